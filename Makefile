@@ -1,0 +1,37 @@
+# `make help` lists the targets. `run` and `test` install what is missing and say so.
+
+SHELL := /bin/bash
+CONFIG ?= config.ini
+PREFIX ?= /usr/local
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check bench install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: ## install what is missing, build, and serve config.ini with python_plugins/
+	@python=$$(.ci/prepare build | tail -n 1) && export PYO3_PYTHON="$$python" && \
+	echo "==> building with $$python" && cargo build --release --locked && \
+	exec target/release/pserve -i $(CONFIG)
+
+build: ## install what is missing and build the release binary
+	@python=$$(.ci/prepare build | tail -n 1) && export PYO3_PYTHON="$$python" && cargo build --release --locked
+
+test: ## install what the tests need and run every test, Rust and Python
+	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && \
+	cargo test --locked && cargo build --locked && .venv/bin/python -m pytest -q pytests
+
+check: ## formatting, clippy with warnings denied, ruff
+	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && \
+	cargo fmt --check && cargo clippy --locked --all-targets -- -D warnings && \
+	.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
+
+bench: build ## compare the speed with the Python program (installs it and wrk)
+	@.ci/prepare test >/dev/null && .venv/bin/python tests/bench/compare.py
+
+install: build ## install the binary into $(PREFIX)/bin
+	install -D -m 755 target/release/pserve $(DESTDIR)$(PREFIX)/bin/pserve
+
+clean: ## remove everything that was built
+	rm -rf target .venv .ruff_cache .pytest_cache

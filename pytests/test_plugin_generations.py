@@ -1,0 +1,337 @@
+"""Every generation of plugin, unchanged: what the contract's section 3 promises to each."""
+
+import json
+
+import pytest
+
+GENERATIONS = """
+import asyncio
+from plugincore.baseplugin import BasePlugin
+
+class Oldest(BasePlugin):
+    async def handle_request(self, **data):
+        return 'old text'
+
+class OldestPlain(BasePlugin):
+    def handle_request(self, **data):
+        return [1, 2]
+
+class ThroughBase(BasePlugin):
+    async def handle_request(self, **data):
+        return await super().handle_request(**data)
+    async def request_handler(self, **data):
+        return 201, {'through': 'base'}
+
+class Plain(BasePlugin):
+    def request_handler(self, **data):
+        return 200, {'generation': 'plain'}
+
+class Async(BasePlugin):
+    async def request_handler(self, **data):
+        await asyncio.sleep(0)
+        return {'generation': 'async'}
+
+class NoHandler(BasePlugin):
+    pass
+"""
+
+
+def test_each_generation_answers(start):
+    server = start({"generations.py": GENERATIONS})
+    reply = server.get("/oldest")
+    assert (reply.text, reply.headers["Content-Type"]) == ("old text", "text/plain; charset=utf-8")
+    assert server.get("/oldestplain").json() == [1, 2]
+    assert server.get("/plain").json() == {"generation": "plain"}
+    assert server.get("/async").json() == {"generation": "async"}
+    reply = server.get("/throughbase")
+    assert (reply.status, reply.json()) == (201, {"through": "base"})
+    reply = server.get("/nohandler")
+    assert reply.status == 500
+    assert "no request_handler" in reply.json()["message"]
+
+
+LIFE = """
+import asyncio
+import os
+from plugincore.baseplugin import BasePlugin
+
+lock = asyncio.Lock()
+events = []
+loop_at_import = asyncio.get_running_loop()
+
+class Life(BasePlugin):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        events.append('constructed')
+        self.ticks = {'constructor': 0, 'initialize': 0, 'handler': 0, 'callback': 0}
+        asyncio.create_task(self.tick('constructor'))
+        kwargs['task_callback'](asyncio.create_task(self.tick('callback')))
+
+    async def initialize(self, **kwargs):
+        await asyncio.sleep(0)
+        events.append('initialized with ' + ','.join(sorted(kwargs)))
+        asyncio.create_task(self.tick('initialize'))
+
+    async def tick(self, where):
+        try:
+            while True:
+                self.ticks[where] += 1
+                await asyncio.sleep(0.005)
+        finally:
+            self.log.info(f'{where} task ends')
+
+    async def request_handler(self, **data):
+        async with lock:
+            if not self.ticks['handler']:
+                asyncio.create_task(self.tick('handler'))
+                await asyncio.sleep(0)
+            return {'events': events, 'ticks': self.ticks, 'loop': loop_at_import is asyncio.get_running_loop()}
+
+    async def terminate_plugin(self):
+        await asyncio.sleep(0)
+        self.log.info('terminated with ' + str(self.ticks['constructor'] > 0))
+"""
+
+
+def test_life_of_a_plugin_and_its_tasks(start):
+    server = start({"life.py": LIFE})
+    first = server.get("/life").json()
+    assert first["loop"] is True
+    expected = "initialized with args,config,log,prog_args,task_callback"
+    assert first["events"] == ["constructed", expected]
+    while True:
+        later = server.get("/life").json()["ticks"]
+        if all(later[where] > first["ticks"][where] for where in later):
+            break
+    assert server.get("/reload/life").status == 200
+    for where in ("constructor", "initialize", "handler", "callback"):
+        assert f"{where} task ends" in server.log
+    assert "terminated with True" in server.log
+    assert server.stop() == 0
+    assert server.log.count("terminated with True") == 2
+
+
+BROKEN = {
+    "a_syntax.py": "def",
+    "b_import.py": "import surely_not_installed",
+    "c_constructor.py": "from plugincore.baseplugin import BasePlugin\n"
+    "class Broken(BasePlugin):\n    def __init__(self, **kwargs):\n        raise RuntimeError('in constructor')\n",
+    "d_initialize.py": "from plugincore.baseplugin import BasePlugin\n"
+    "class Broken(BasePlugin):\n    async def initialize(self, **kwargs):\n        raise RuntimeError('in initialize')\n",
+    "e_exit.py": "import sys\nsys.exit(3)",
+    "f_interrupt.py": "raise KeyboardInterrupt",
+    "g_bytes.py": "x = '\\udcff'.encode('utf-8')",
+    ".hidden.py": "raise RuntimeError('never read')",
+    "notes.txt": "no plugin",
+    "z_good.py": "from plugincore.baseplugin import BasePlugin\n"
+    "class Good(BasePlugin):\n    def request_handler(self, **data):\n        return 'good'\n",
+}
+
+
+def test_broken_files_are_reported_and_stop_nothing(start):
+    server = start(BROKEN)
+    assert server.get("/good").text == "good"
+    assert server.get("/plugins").json() == {"loaded_plugins": ["good"]}
+    files = {file["file"].rsplit("/")[-1]: file["error"] for file in server.get("/plugins?verbose=1").json()["files"]}
+    assert {name: error["type"] for name, error in files.items() if error} == {
+        "a_syntax.py": "SyntaxError",
+        "b_import.py": "ModuleNotFoundError",
+        "c_constructor.py": "RuntimeError",
+        "d_initialize.py": "RuntimeError",
+        "e_exit.py": "SystemExit",
+        "f_interrupt.py": "KeyboardInterrupt",
+        "g_bytes.py": "UnicodeEncodeError",
+    }
+    assert "Traceback" in server.log and "in constructor" in server.log and "never read" not in server.log
+    assert "pip install surely_not_installed" in server.log
+
+
+def test_several_classes_and_where_they_come_from(start):
+    base = """
+from plugincore.baseplugin import BasePlugin
+class Base(BasePlugin):
+    word = 'base'
+    async def request_handler(self, **data):
+        return self.word
+class Child(Base):
+    word = 'child'
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._plugin_id = 'renamed'
+"""
+    other = "from base import Base\nclass Elsewhere(Base):\n    word = 'elsewhere'\nAlias = Elsewhere\n"
+    server = start({"base.py": base, "other.py": other})
+    assert server.get("/plugins").json() == {"loaded_plugins": ["base", "renamed", "elsewhere"]}
+    assert [server.get(f"/{name}").text for name in ("base", "renamed", "elsewhere")] == ["base", "child", "elsewhere"]
+
+
+STANDARD_NAME = """
+from __future__ import annotations
+import concurrent.futures
+import dataclasses
+import pickle
+import queue
+from typing import ClassVar
+from plugincore.baseplugin import BasePlugin
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    kind: ClassVar[str] = 'point'
+
+class Named(BasePlugin):
+    def request_handler(self, **data):
+        copy = pickle.loads(pickle.dumps(Point(3)))
+        return {'x': copy.x, 'name': __name__, 'standard': hasattr(queue, 'Queue'), 'same': type(copy) is Point}
+"""
+
+
+@pytest.mark.parametrize("stem", ["ordinary", "queue", "calendar"])
+def test_files_named_like_standard_modules(start, stem):
+    server = start({f"{stem}.py": STANDARD_NAME})
+    assert server.get("/named").json() == {"x": 3, "name": stem, "standard": True, "same": True}
+    assert server.get("/reload/named").status == 200
+    assert server.get("/named").json()["same"] is True
+
+
+def test_helpers_never_hide_the_standard_library(start):
+    plugin = """
+import json, os, helper, package.inner
+from plugincore.baseplugin import BasePlugin
+class Uses(BasePlugin):
+    def request_handler(self, **data):
+        import lazy
+        return [json.__file__.startswith(os.path.dirname(os.__file__)), helper.WORD, package.inner.WORD, lazy.WORD]
+"""
+    server = start({"uses.py": plugin, "helper.py": "WORD = 'helper'", "json.py": "raise RuntimeError('hidden')"})
+    assert "hidden" in server.log
+    assert server.get("/load/uses").status == 500
+    package = server.folder / "plugins" / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "inner.py").write_text("WORD = 'inner'")
+    server.write_plugin("lazy.py", "WORD = 'lazy'")
+    assert server.get("/load/uses").status == 200
+    assert server.get("/uses").json() == [True, "helper", "inner", "lazy"]
+    (package / "inner.py").write_text("WORD = 'later'")
+    server.write_plugin("lazy.py", "WORD = 'lazier'")
+    assert server.get("/reload/uses").status == 200
+    assert server.get("/uses").json() == [True, "helper", "later", "lazier"]
+
+
+def test_the_interpreter_looks_as_plugins_expect(evaluate):
+    code = """
+import multiprocessing, signal, subprocess, sys, threading
+out = subprocess.run([sys.executable, '-c', 'print(6 * 7)'], capture_output=True, text=True)
+with multiprocessing.get_context('spawn').Pool(1) as pool:
+    power = pool.apply(pow, (2, 10))
+result = {
+    'subprocess': out.stdout.strip(), 'power': power, 'main': threading.current_thread() is threading.main_thread(),
+    'plugincore': sys.modules['plugincore'].__file__.startswith('<pserve>'),
+}
+print('printed to standard output')
+import logging
+logging.getLogger('my.name').warning('logged %s', 'a\\nb')
+self.log('called', 'with', 3)
+self.log.info('formatted %s', 3)
+"""
+    assert evaluate(code) == {"subprocess": "42", "power": 1024, "main": True, "plugincore": True}
+    server = evaluate.server
+    server.wait_for_log(r"(?m)^printed to standard output$")
+    server.wait_for_log(r"<4>WARNING - my.name - logged a\n<4>WARNING - my.name - b\n")
+    server.wait_for_log(r"<6>INFO - evaluate - called with 3\n")
+    server.wait_for_log(r"<6>INFO - evaluate - formatted 3\n")
+
+
+def test_signals_of_the_server_stay_its_own(evaluate):
+    code = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+signal.signal(signal.SIGUSR2, lambda *_: None)
+result = True
+"""
+    assert evaluate(code) is True
+    assert "asked for SIGTERM" in evaluate.server.log
+    assert evaluate.server.stop() == 0
+
+
+def test_common_log(evaluate, tmp_path):
+    code = """
+from plugincore.logjam import LogJam
+log = LogJam(name='web')
+line = log.common_log(ip='1.2.3.4', path='/x', size=0, method='GET', protocol='HTTP/1.1', status=200, file=data['file'])
+try:
+    log.common_log(ip='1.2.3.4')
+    result = 'no error'
+except AttributeError as error:
+    result = [line, 'path' in str(error)]
+"""
+    file = tmp_path / "common.log"
+    line, named = evaluate(code, file=str(file))
+    assert named is True
+    assert file.read_text() == line + "\n"
+    import re
+
+    assert re.fullmatch(
+        r'1\.2\.3\.4 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /x HTTP/1\.1" 200 0', line
+    )
+
+
+def test_a_plugin_manager_of_ones_own(evaluate, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from plugincore.baseplugin import BasePlugin\n"
+        "class Own(BasePlugin):\n"
+        "    def request_handler(self, **data):\n"
+        "        return self.args['word']\n"
+    )
+    code = """
+import asyncio
+from plugincore.pluginmanager import PluginManager, parse_parameter_string
+manager = PluginManager(data['folder'], config={'plugin_parms': {'own': 'word=hi'}}, args=self.args['prog_args'])
+async def use():
+    await manager.load_plugins()
+    first = manager.get_plugin('own')
+    await manager.reload_plugin('own')
+    words = [first.request_handler(), manager.get_plugin('own').request_handler(), manager.get_plugin('own') is first]
+    await manager.remove_plugin('own')
+    self.words = words + [manager.all_plugins(), parse_parameter_string('a=1&a=2&b=')]
+self.task = asyncio.create_task(use())
+"""
+    evaluate(code, folder=str(tmp_path))
+    while (words := evaluate("result = getattr(self, 'words', None); self.task.done() and self.task.result()")) is None:
+        pass
+    assert words == ["hi", "hi", False, {}, {"a": "1"}]
+
+
+def test_environment_of_another_python_is_told(tmp_path):
+    import subprocess
+
+    from conftest import BINARY
+
+    environment = tmp_path / "venv"
+    environment.mkdir()
+    (environment / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 2.7.18\n")
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "pserve.ini").write_text("[network]\nport=0\n[paths]\nplugins=plugins\n[python]\nvenv=venv\n")
+    ended = subprocess.run([BINARY], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "was made for Python 2.7.18" in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_packages_of_the_virtual_environment(start):
+    source = """
+import sys
+import aiohttp
+from plugincore.baseplugin import BasePlugin
+class Env(BasePlugin):
+    def request_handler(self, **data):
+        return {'prefix': sys.prefix, 'executable': sys.executable, 'version': aiohttp.__version__}
+"""
+    import sys
+
+    seen = start({"env.py": source}, aiohttp=True).get("/env").json()
+    assert seen["prefix"] == sys.prefix
+    assert seen["executable"].startswith(sys.prefix)
+    server = start({"env.py": source})
+    assert "pip install aiohttp" in server.log
+    assert json.loads(server.get("/plugins").body) == {"loaded_plugins": []}

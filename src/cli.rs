@@ -1,0 +1,72 @@
+//! Flags as they were typed. Opens nothing and resolves nothing but which INI file is meant.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+use crate::logging::Severity;
+
+/// Serves the Python plugin files of a folder as HTTP endpoints.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "pserve",
+    version,
+    infer_long_args = true,
+    about = "Serves the Python plugin files of a folder as HTTP endpoints.",
+    after_help = "Signals: SIGHUP or SIGUSR1 reads the INI file and reloads every plugin without losing a request;\n\
+                  SIGTERM, SIGINT or SIGABRT finishes what is in flight and stops.\n\
+                  Exit status: 0 stopped by a signal, 1 could not run, 2 command line or configuration is wrong."
+)]
+pub struct Cli {
+    /// INI file [default: pserve.ini, else config.ini, in the current folder]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
+
+    /// Log file, written beside standard output
+    #[arg(short = 'l', long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+
+    /// DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case [default: INFO]
+    #[arg(short = 'v', long, value_name = "LEVEL", value_parser = parse_level)]
+    pub level: Option<GivenLevel>,
+}
+
+/// A level with the spelling that was typed, since plugins read that from `prog_args.level`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenLevel {
+    pub severity: Severity,
+    pub as_typed: String,
+}
+
+fn parse_level(text: &str) -> Result<GivenLevel, String> {
+    let severity = match text.to_uppercase().as_str() {
+        "DEBUG" => Severity::Debug,
+        "INFO" => Severity::Info,
+        "WARN" | "WARNING" => Severity::Warning,
+        "ERROR" => Severity::Error,
+        "CRITICAL" => Severity::Critical,
+        _ => return Err("give DEBUG, INFO, WARNING, ERROR or CRITICAL".to_owned()),
+    };
+    Ok(GivenLevel { severity, as_typed: text.to_owned() })
+}
+
+impl Cli {
+    /// The INI file that is meant: the one given, else `pserve.ini`, else `config.ini`.
+    /// The error is the line to show.
+    pub fn ini_path(&self) -> Result<PathBuf, String> {
+        if let Some(given) = &self.ini_file {
+            if given.exists() {
+                return Ok(given.clone());
+            }
+            return Err(format!("{}: no such INI file; give one with -i FILE", given.display()));
+        }
+        let usual = ["pserve.ini", "config.ini"].map(Path::new);
+        let found = usual.into_iter().find(|path| path.exists()).map(Path::to_owned);
+        found.ok_or_else(|| "neither pserve.ini nor config.ini in the current folder; give one with -i FILE".to_owned())
+    }
+
+    /// What the log shows.
+    pub fn severity(&self) -> Severity {
+        self.level.as_ref().map_or(Severity::Info, |level| level.severity)
+    }
+}

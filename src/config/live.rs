@@ -1,0 +1,59 @@
+//! The configuration in force: read without waiting, replaced whole, kept when a new one cannot work.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{Config, ConfigError};
+use crate::logging;
+
+/// Shared by everything that asks for settings at run time.
+#[derive(Debug)]
+pub struct LiveConfig {
+    path: PathBuf,
+    current: ArcSwap<Config>,
+}
+
+impl LiveConfig {
+    /// Starts with a configuration that has been read from `path`.
+    pub fn new(config: Config) -> Self {
+        hide_keys(&config);
+        // Absolute from the start: a plugin may change the current folder before the file is read again.
+        let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
+        Self { path, current: ArcSwap::from_pointee(config) }
+    }
+
+    /// The file it is read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in force now.
+    pub fn get(&self) -> Arc<Config> {
+        self.current.load_full()
+    }
+
+    /// Reads the file again and puts it in force. Errs when it cannot work: the old one then stays.
+    pub fn reread(&self) -> Result<Arc<Config>, ConfigError> {
+        let config = Arc::new(Config::load(&self.path)?);
+        hide_keys(&config);
+        for warning in &config.settings.warnings {
+            log::warn!("{warning}");
+        }
+        self.current.store(Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+/// Lets no key of the file reach the log, whichever text it turns up in.
+fn hide_keys(config: &Config) {
+    if let Some(key) = &config.settings.global_key {
+        logging::hide(key.reveal());
+    }
+    for text in config.settings.plugin_params.values() {
+        for (_, key) in form_urlencoded::parse(text.as_bytes()).filter(|(name, _)| name == "apikey") {
+            logging::hide(&key);
+        }
+    }
+}

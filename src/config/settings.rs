@@ -1,0 +1,433 @@
+//! What the configuration means to the server: defaults, checks, and the nearest known key for a misspelt one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::value::{self, Value};
+use super::{ConfigError, Secret, Table, TableEntry, TableSection};
+
+/// The port when `[network] port` is not set.
+const DEFAULT_PORT: u16 = 9192;
+
+/// Everything the server itself reads from the INI file, checked. Later code asks no more questions.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where to listen; at least one.
+    pub listen: Vec<SocketAddr>,
+    pub plugins_dir: PathBuf,
+    pub pidfile: Option<PathBuf>,
+    pub global_key: Option<Secret>,
+    /// File stem in lower case -> the text of its `[plugin_parms]` key.
+    pub plugin_params: HashMap<String, String>,
+    /// Plugin name in lower case -> its `[plugin_options]`.
+    pub plugin_options: HashMap<String, PluginOptions>,
+    pub server: ServerSettings,
+    pub python: PythonSettings,
+    pub limits: Limits,
+    /// What is not wrong enough to stop: told in the log at every start and reload.
+    pub warnings: Vec<String>,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerSettings {
+    /// Threads that do the HTTP; they never wait for Python.
+    pub io_threads: usize,
+    pub access_log: Option<PathBuf>,
+    /// Puts tracebacks into error replies.
+    pub debug: bool,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[python]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PythonSettings {
+    /// The virtual environment's folder: `[python] venv=`, else `$VIRTUAL_ENV`.
+    pub venv: Option<PathBuf>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub max_body_bytes: usize,
+    pub max_header_bytes: usize,
+    /// How long a connection may stand without a complete request head.
+    pub idle_timeout: Duration,
+    /// How long a stop or a reload waits for calls that still run.
+    pub drain_timeout: Duration,
+    /// Threads for plain handlers, all plugins together.
+    pub handler_threads: usize,
+    /// Calls of one plugin that may run or wait; the next one is refused.
+    pub max_waiting_calls: usize,
+}
+
+/// `[plugin_options] <name>=`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginOptions {
+    /// Plain handler calls of this plugin that may run at the same time.
+    pub threads: usize,
+    /// Terminate the old plugin before the new one starts, for plugins that own something exclusive.
+    pub restart_on_reload: bool,
+}
+
+impl Default for PluginOptions {
+    fn default() -> Self {
+        Self { threads: 1, restart_on_reload: false }
+    }
+}
+
+impl Settings {
+    /// Checks the table. Errs on the first value that cannot work.
+    pub fn from_table(table: &Table, file: &Path) -> Result<Self, ConfigError> {
+        let reader = Reader { table, file };
+        let mut warnings = Vec::new();
+        reader.warn_of_unknown_keys(&mut warnings);
+        Ok(Self {
+            listen: reader.listen_addresses()?,
+            plugins_dir: reader.plugins_dir()?,
+            pidfile: reader.path_to_create("paths", "pidfile"),
+            global_key: reader.global_key()?,
+            plugin_params: reader.texts_by_lower_key("plugin_parms"),
+            plugin_options: reader.plugin_options(&mut warnings)?,
+            server: reader.server()?,
+            python: PythonSettings { venv: reader.venv()? },
+            limits: reader.limits()?,
+            warnings,
+        })
+    }
+
+    /// The options of a plugin; defaults when it has none.
+    pub fn options_of(&self, plugin: &str) -> PluginOptions {
+        self.plugin_options.get(&plugin.to_lowercase()).cloned().unwrap_or_default()
+    }
+}
+
+/// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
+const OWN_SECTIONS: [(&str, &[&str]); 3] = [
+    ("server", &["io_threads", "access_log", "debug", "trusted_proxies"]),
+    ("python", &["venv"]),
+    ("limits", &["body", "header_block", "idle_timeout", "drain_timeout", "handler_threads", "waiting_calls"]),
+];
+
+const PLUGIN_OPTIONS: [&str; 2] = ["threads", "reload"];
+
+struct Reader<'a> {
+    table: &'a Table,
+    file: &'a Path,
+}
+
+impl<'a> Reader<'a> {
+    fn entry(&self, section: &str, key: &str) -> Option<(&'a TableSection, &'a TableEntry)> {
+        let section = self.table.section(section)?;
+        Some((section, section.entry(key)?))
+    }
+
+    /// The text of a key that is set to something.
+    fn text(&self, section: &str, key: &str) -> Option<&'a str> {
+        let (_, entry) = self.entry(section, key)?;
+        Some(entry.resolved.text.trim()).filter(|text| !text.is_empty())
+    }
+
+    fn error(&self, section: &str, key: &str, message: impl Into<String>) -> ConfigError {
+        let found = self.entry(section, key);
+        let section = found.map_or(section, |(section, _)| section.name.as_str());
+        ConfigError {
+            file: self.file.to_owned(),
+            line: found.map(|(_, entry)| entry.line),
+            place: Some((section.to_owned(), key.to_owned())),
+            message: message.into(),
+        }
+    }
+
+    /// A whole number within bounds, typed or as a plain string.
+    fn number(&self, section: &str, key: &str, default: u64, bounds: (u64, u64)) -> Result<u64, ConfigError> {
+        let Some((_, entry)) = self.entry(section, key) else {
+            return Ok(default);
+        };
+        let number = match &entry.resolved.value {
+            Value::Int(number) => Some(*number),
+            _ => value::parse_int(&entry.resolved.text),
+        };
+        let (least, most) = bounds;
+        number
+            .and_then(|number| u64::try_from(number).ok())
+            .filter(|number| (least..=most).contains(number))
+            .ok_or_else(|| {
+                let text = &entry.resolved.text;
+                self.error(section, key, format!("`{text}` will not do; give a whole number from {least} to {most}"))
+            })
+    }
+
+    fn seconds(&self, section: &str, key: &str, default: f64) -> Result<Duration, ConfigError> {
+        let Some((_, entry)) = self.entry(section, key) else {
+            return Ok(Duration::from_secs_f64(default));
+        };
+        let text = &entry.resolved.text;
+        let seconds = text.trim().parse::<f64>().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+        seconds
+            .map(Duration::from_secs_f64)
+            .ok_or_else(|| self.error(section, key, format!("`{text}` is not a time; give seconds, for example 10")))
+    }
+
+    fn truth(&self, section: &str, key: &str) -> bool {
+        self.entry(section, key).is_some_and(|(_, entry)| match &entry.resolved.value {
+            Value::Bool(truth) => *truth,
+            _ => value::is_true_word(&entry.resolved.text),
+        })
+    }
+
+    /// The items of a list, typed or as text with the given separators.
+    fn items(&self, section: &str, key: &str, separators: &[char]) -> Vec<String> {
+        let Some(text) = self.text(section, key) else {
+            return Vec::new();
+        };
+        let items = text.split(|c: char| c.is_whitespace() || separators.contains(&c));
+        items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn listen_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        let port = self.number("network", "port", u64::from(DEFAULT_PORT), (0, 65535))?;
+        let port = u16::try_from(port).expect("checked to be a port");
+        let mut hosts = self.items("network", "bindto", &[',']);
+        if hosts.is_empty() {
+            hosts.push("127.0.0.1".to_owned());
+        }
+        let mut addresses = Vec::new();
+        for host in &hosts {
+            addresses.extend(self.resolve_host(host, port)?);
+        }
+        addresses.dedup();
+        Ok(addresses)
+    }
+
+    fn resolve_host(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        if bare == "*" {
+            return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port))]);
+        }
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let found = (bare, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+        // A name such as localhost stands for one machine: its IPv4 address is what clients of old files use.
+        let first = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
+        first.map(|address| vec![address]).ok_or_else(|| {
+            let message = format!("`{host}` is no address of this machine; give for example 127.0.0.1 or 0.0.0.0");
+            self.error("network", "bindto", message)
+        })
+    }
+
+    fn plugins_dir(&self) -> Result<PathBuf, ConfigError> {
+        let Some(text) = self.text("paths", "plugins") else {
+            return Err(self.error("paths", "plugins", "is missing; name the folder with your plugin files"));
+        };
+        let folder = self.existing_path(text);
+        if !folder.is_dir() {
+            let message = format!("`{text}` is not a folder; name the folder with your plugin files");
+            return Err(self.error("paths", "plugins", message));
+        }
+        folder.canonicalize().map_err(|problem| self.error("paths", "plugins", format!("`{text}`: {problem}")))
+    }
+
+    fn venv(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let Some(text) = self.text("python", "venv") else {
+            return Ok(std::env::var_os("VIRTUAL_ENV").filter(|value| !value.is_empty()).map(PathBuf::from));
+        };
+        let folder = self.existing_path(text);
+        if !folder.join("pyvenv.cfg").is_file() {
+            let message = format!("`{text}` is not a virtual environment; make one with `python3 -m venv {text}`");
+            return Err(self.error("python", "venv", message));
+        }
+        Ok(Some(absolute(&folder)))
+    }
+
+    /// The current folder's, when it is there, else the one beside the INI file.
+    fn existing_path(&self, text: &str) -> PathBuf {
+        let path = expand_home(text);
+        if path.is_absolute() || path.exists() {
+            return absolute(&path);
+        }
+        let beside = self.ini_dir().join(&path);
+        if beside.exists() { beside } else { absolute(&path) }
+    }
+
+    /// As [`Reader::existing_path`], for a file that may not be there yet: its folder decides.
+    fn path_to_create(&self, section: &str, key: &str) -> Option<PathBuf> {
+        let path = expand_home(self.text(section, key)?);
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if path.is_absolute() || parent.is_none_or(Path::exists) {
+            return Some(absolute(&path));
+        }
+        let beside = self.ini_dir().join(&path);
+        Some(if beside.parent().is_some_and(Path::exists) { beside } else { absolute(&path) })
+    }
+
+    fn ini_dir(&self) -> PathBuf {
+        absolute(self.file).parent().map(Path::to_owned).unwrap_or_default()
+    }
+
+    fn global_key(&self) -> Result<Option<Secret>, ConfigError> {
+        let Some((_, entry)) = self.entry("auth", "apikey") else {
+            return Ok(None);
+        };
+        let secret = Secret::new(entry.resolved.text.clone());
+        secret.map(Some).ok_or_else(|| {
+            self.error("auth", "apikey", "is empty, which would be an open door; give a key or remove the line")
+        })
+    }
+
+    fn texts_by_lower_key(&self, section: &str) -> HashMap<String, String> {
+        let entries = self.table.section(section).into_iter().flat_map(|section| &section.entries);
+        entries.map(|entry| (entry.key.clone(), entry.resolved.text.clone())).collect()
+    }
+
+    fn plugin_options(&self, warnings: &mut Vec<String>) -> Result<HashMap<String, PluginOptions>, ConfigError> {
+        let mut by_plugin = HashMap::new();
+        let section = self.table.section("plugin_options");
+        for entry in section.into_iter().flat_map(|section| &section.entries).filter(|entry| !entry.is_default) {
+            let mut options = PluginOptions::default();
+            for (name, option) in form_urlencoded::parse(entry.resolved.text.as_bytes()) {
+                let refuse = |what: &str| {
+                    self.error("plugin_options", &entry.key, format!("{name}={option} will not do; {what}"))
+                };
+                match name.as_ref() {
+                    "threads" => {
+                        let threads = option.parse().ok().filter(|threads| (1..=1000).contains(threads));
+                        options.threads = threads.ok_or_else(|| refuse("give threads=N from 1 to 1000"))?;
+                    }
+                    "reload" => {
+                        options.restart_on_reload = match option.as_ref() {
+                            "restart" => true,
+                            "swap" => false,
+                            _ => return Err(refuse("give reload=swap or reload=restart")),
+                        }
+                    }
+                    _ => warnings.push(self.unknown("plugin_options", &name, &PLUGIN_OPTIONS, entry.line)),
+                }
+            }
+            by_plugin.insert(entry.key.clone(), options);
+        }
+        Ok(by_plugin)
+    }
+
+    fn server(&self) -> Result<ServerSettings, ConfigError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        Ok(ServerSettings {
+            io_threads: to_usize(self.number("server", "io_threads", cores as u64, (1, 256))?),
+            access_log: self.path_to_create("server", "access_log"),
+            debug: self.truth("server", "debug"),
+            trusted_proxies: self.trusted_proxies()?,
+        })
+    }
+
+    fn trusted_proxies(&self) -> Result<Vec<IpNet>, ConfigError> {
+        let mut items = self.items("server", "trusted_proxies", &[',']);
+        if self.entry("server", "trusted_proxies").is_none() {
+            items = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
+        }
+        items
+            .iter()
+            .map(|item| {
+                let network = item.parse::<IpNet>().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from));
+                network.ok_or_else(|| {
+                    let message = format!("`{item}` is no network; give for example list:10.0.0.0/8 192.168.1.7");
+                    self.error("server", "trusted_proxies", message)
+                })
+            })
+            .collect()
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let size = |key, default, least| self.number("limits", key, default, (least, 1 << 40)).map(to_usize);
+        let count = |key, default, most| self.number("limits", key, default, (1, most)).map(to_usize);
+        Ok(Limits {
+            max_body_bytes: size("body", 1 << 20, 0)?,
+            // hyper's read buffer holds the whole head and refuses to be smaller than this.
+            max_header_bytes: size("header_block", 64 << 10, 8 << 10)?,
+            idle_timeout: self.seconds("limits", "idle_timeout", 75.0)?,
+            drain_timeout: self.seconds("limits", "drain_timeout", 10.0)?,
+            handler_threads: count("handler_threads", 40, 10_000)?,
+            max_waiting_calls: count("waiting_calls", 10_000, 10_000_000)?,
+        })
+    }
+
+    fn warn_of_unknown_keys(&self, warnings: &mut Vec<String>) {
+        for (name, known) in OWN_SECTIONS {
+            let section = self.table.section(name);
+            for entry in section.into_iter().flat_map(|section| &section.entries).filter(|entry| !entry.is_default) {
+                if !known.contains(&entry.key.as_str()) {
+                    warnings.push(self.unknown(name, &entry.key, known, entry.line));
+                }
+            }
+        }
+    }
+
+    fn unknown(&self, section: &str, key: &str, known: &[&str], line: usize) -> String {
+        let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+        let file = self.file.display();
+        format!("{file}:{line}: [{section}] {key}: unknown; did you mean `{}`?", nearest.unwrap_or(&""))
+    }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// `~` and `~/...` are the user's home.
+fn expand_home(text: &str) -> PathBuf {
+    match (text.strip_prefix('~'), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+            Path::new(&home).join(rest.trim_start_matches('/'))
+        }
+        _ => PathBuf::from(text),
+    }
+}
+
+/// Made absolute while the current folder is still the one the user started in: a plugin may change it later.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> Result<Settings, ConfigError> {
+        let path = Path::new("/tmp/test.ini");
+        let text = format!("[paths]\nplugins=/tmp\n{text}");
+        Settings::from_table(&Table::parse_with(&text, path, &|_| None)?, path)
+    }
+
+    #[test]
+    fn plain_strings_do_where_numbers_and_truths_are_wanted() {
+        let found = settings("[Network]\nport=81\nbindto=0.0.0.0\n[server]\ndebug=enabled\n").expect("good");
+        assert_eq!(found.listen, [SocketAddr::from(([0, 0, 0, 0], 81))]);
+        assert!(found.server.debug);
+    }
+
+    #[test]
+    fn errors_name_file_line_section_key_and_remedy() {
+        let message = settings("[network]\nport=http\n").expect_err("bad port").to_string();
+        assert_eq!(message, "/tmp/test.ini:4: [network] port: `http` will not do; give a whole number from 0 to 65535");
+        let message = settings("[auth]\napikey=\n").expect_err("empty key").to_string();
+        assert!(message.contains("[auth] apikey") && message.contains("empty"), "{message}");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_a_warning_with_the_nearest_one() {
+        let found = settings("[limits]\nbdy=1\n").expect("good");
+        assert!(found.warnings[0].contains("did you mean `body`"), "{:?}", found.warnings);
+    }
+
+    #[test]
+    fn plugin_options_are_checked() {
+        let found = settings("[plugin_options]\nSlow=threads=8&reload=restart\n").expect("good");
+        assert_eq!(found.options_of("slow"), PluginOptions { threads: 8, restart_on_reload: true });
+        assert!(settings("[plugin_options]\nslow=threads=none\n").is_err());
+    }
+}

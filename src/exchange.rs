@@ -1,0 +1,104 @@
+//! What passes between the web room and the Python room: plain data that knows neither.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+/// One request for one plugin, read to its end.
+#[derive(Debug, Clone)]
+pub struct PluginRequest {
+    pub method: Method,
+    /// The path as the client sent it, percent-encoded.
+    pub raw_path: String,
+    /// The query as the client sent it, without the question mark.
+    pub raw_query: String,
+    /// HTTP version as (major, minor).
+    pub version: (u8, u8),
+    pub headers: HeaderMap,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// This end of the connection.
+    pub local: SocketAddr,
+    /// Who asks, a trusted proxy's word included.
+    pub client_ip: String,
+    pub is_tls: bool,
+    /// `None` for `/name`, else the decoded rest after `/name/`.
+    pub subpath: Option<String>,
+    /// Query fields in their order, decoded, repeated names included.
+    pub query: Vec<(String, String)>,
+    pub body: Bytes,
+    pub form: BodyFields,
+}
+
+/// What the body's content type makes of it. JSON is tried first whatever this says.
+#[derive(Debug, Clone, Default)]
+pub enum BodyFields {
+    #[default]
+    None,
+    /// `application/x-www-form-urlencoded`.
+    UrlEncoded(Vec<(String, String)>),
+    /// `multipart/form-data`.
+    Multipart(Vec<FormPart>),
+}
+
+/// One part of a multipart form.
+#[derive(Debug, Clone)]
+pub struct FormPart {
+    pub name: String,
+    /// Set for a file.
+    pub file_name: Option<String>,
+    pub content_type: Option<String>,
+    pub data: Bytes,
+}
+
+impl FormPart {
+    /// The text of a field that is not a file; bytes that are not UTF-8 are replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.data).into_owned()
+    }
+}
+
+/// A plugin's answer, ready to be sent.
+#[derive(Debug, Clone)]
+pub struct PluginReply {
+    pub status: u16,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Bytes,
+}
+
+impl PluginReply {
+    /// A reply with one content type and no other header.
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        let headers = vec![(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
+        Self { status, headers, body: body.into() }
+    }
+}
+
+/// JSON as every reply of this server names it.
+pub const JSON: &str = "application/json; charset=utf-8";
+
+/// How a call ended.
+pub type CallResult = Result<PluginReply, CallError>;
+
+/// Why a call has no reply of the plugin's own.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CallError {
+    /// The plugin's own `_check_auth` said no.
+    #[error("the plugin refused the request")]
+    Refused,
+    /// The handler raised, or returned what cannot be sent.
+    #[error("{}: {}", .0.kind, .0.message)]
+    Raised(Raised),
+    /// The call ended without an answer: its task was destroyed, or Python is stopping.
+    #[error("the call ended without an answer")]
+    Lost,
+}
+
+/// An exception of a handler.
+#[derive(Debug, Clone)]
+pub struct Raised {
+    pub kind: String,
+    pub message: String,
+    pub traceback: String,
+}

@@ -1,0 +1,24 @@
+//! pserve: a server that runs existing Python plugin files as HTTP endpoints.
+//!
+//! The rooms, in reading order. Imports point down the list in `docs/architecture.md`; `pyo3` occurs only in
+//! [`python`], `warp` and `hyper` only in [`web`].
+//!
+//! * [`cli`]: flags as they were typed.
+//! * [`config`]: from INI text to what the program means.
+//! * [`logging`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
+//! * [`exchange`]: what passes between the web room and the Python room, as plain data.
+//! * [`worker`]: the serving process's start order and stop order.
+//! * [`web`]: HTTP. Accepts, routes, checks keys, answers.
+//! * [`plugins`]: what a plugin is to the server: loaded, called, reloaded. Knows no HTTP.
+//! * [`python`]: the interpreter, its event loop, one call. The only room that names pyo3.
+
+pub mod cli;
+pub mod config;
+pub mod exchange;
+pub mod exit_status;
+pub mod logging;
+pub mod plugins;
+pub mod python;
+pub mod shutdown;
+pub mod web;
+pub mod worker;

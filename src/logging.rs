@@ -1,0 +1,268 @@
+//! Log lines for people, files and journals: one sink for the `log` crate and for Python's records.
+//!
+//! Lines go to standard output, and to a file as well when one is named. A terminal and a file get `time - name - level - message`; a pipe gets the systemd form
+//! `<priority>LEVEL - name - message` on every physical line (sd-daemon(3)). Configured keys never pass.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+
+use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
+
+/// How much a line matters, in Python's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Debug,
+    Info,
+    Warning,
+    Error,
+    Critical,
+}
+
+impl Severity {
+    /// The name in a log line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Critical => "CRITICAL",
+        }
+    }
+
+    /// The number of Python's `logging` for it.
+    pub fn python_number(self) -> i32 {
+        match self {
+            Self::Debug => 10,
+            Self::Info => 20,
+            Self::Warning => 30,
+            Self::Error => 40,
+            Self::Critical => 50,
+        }
+    }
+
+    /// The severity of a number of Python's `logging`; one between two names counts as the lower.
+    pub fn from_python_number(number: i32) -> Self {
+        match number {
+            50.. => Self::Critical,
+            40.. => Self::Error,
+            30.. => Self::Warning,
+            20.. => Self::Info,
+            _ => Self::Debug,
+        }
+    }
+
+    /// The priority of syslog(3), which the journal reads from `<N>`.
+    fn priority(self) -> u8 {
+        match self {
+            Self::Debug => 7,
+            Self::Info => 6,
+            Self::Warning => 4,
+            Self::Error => 3,
+            Self::Critical => 2,
+        }
+    }
+
+    fn of_log_level(level: log::Level) -> Self {
+        match level {
+            log::Level::Error => Self::Error,
+            log::Level::Warn => Self::Warning,
+            log::Level::Info => Self::Info,
+            log::Level::Debug | log::Level::Trace => Self::Debug,
+        }
+    }
+
+    fn log_filter(self) -> LevelFilter {
+        match self {
+            Self::Debug => LevelFilter::Debug,
+            Self::Info => LevelFilter::Info,
+            Self::Warning => LevelFilter::Warn,
+            Self::Error | Self::Critical => LevelFilter::Error,
+        }
+    }
+}
+
+struct Sink {
+    level: Severity,
+    /// A descriptor of our own: a plugin that closes standard output does not silence the log.
+    console: Mutex<File>,
+    console_is_terminal: bool,
+    file: Option<LogFile>,
+    secrets: RwLock<Vec<String>>,
+}
+
+struct LogFile {
+    path: PathBuf,
+    handle: Mutex<File>,
+    complained: AtomicBool,
+}
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// Installs the log for the whole process. Errs when the file cannot be opened.
+pub fn init(level: Severity, file: Option<&Path>) -> anyhow::Result<()> {
+    let stdout = io::stdout();
+    let console = File::from(stdout.as_fd().try_clone_to_owned()?);
+    let file = match file {
+        Some(path) => {
+            // Absolute from the start: a plugin may change the current folder before the file is opened again.
+            let path = std::path::absolute(path)?;
+            let handle = open_for_append(&path)
+                .map_err(|problem| anyhow::anyhow!("cannot write the log file {}: {problem}", path.display()))?;
+            Some(LogFile { path, handle: Mutex::new(handle), complained: AtomicBool::new(false) })
+        }
+        None => None,
+    };
+    let sink = Sink {
+        level,
+        console: Mutex::new(console),
+        console_is_terminal: stdout.is_terminal(),
+        file,
+        secrets: RwLock::default(),
+    };
+    SINK.set(sink).map_err(|_| anyhow::anyhow!("the log is installed twice"))?;
+    CombinedLogger::init(vec![Box::new(Bridge { filter: level.log_filter() })])?;
+    Ok(())
+}
+
+/// Writes one record. Never panics and never fails: a log that cannot be written is no reason to stop serving.
+pub fn emit(severity: Severity, name: &str, message: &str) {
+    let Some(sink) = SINK.get().filter(|sink| severity >= sink.level) else {
+        return;
+    };
+    let message = sink.without_secrets(message);
+    let dated = format!("{} - {name} - {} - {message}\n", timestamp(), severity.name());
+    let console_text = if sink.console_is_terminal { dated.clone() } else { systemd_lines(severity, name, &message) };
+    let _ = lock(&sink.console).write_all(console_text.as_bytes());
+    if let Some(file) = &sink.file {
+        file.write(sink, &dated);
+    }
+}
+
+/// A key that must never be written: it is replaced by `***` wherever it turns up, also after it has been changed.
+pub fn hide(secret: &str) {
+    if let Some(sink) = SINK.get() {
+        let mut secrets = sink.secrets.write().unwrap_or_else(PoisonError::into_inner);
+        if !secrets.iter().any(|known| known == secret) {
+            secrets.push(secret.to_owned());
+        }
+    }
+}
+
+/// Opens the log file again by its name, after a rotation. The old one stays in use when that fails.
+pub fn reopen() {
+    let Some(file) = SINK.get().and_then(|sink| sink.file.as_ref()) else {
+        return;
+    };
+    match open_for_append(&file.path) {
+        Ok(handle) => *lock(&file.handle) = handle,
+        Err(problem) => log::error!("cannot open the log file {} again: {problem}", file.path.display()),
+    }
+}
+
+/// Opens a file to append to, making it when it is not there.
+pub fn open_for_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+/// Locks even after a panic elsewhere: what these locks guard is valid at every step.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LogFile {
+    fn write(&self, sink: &Sink, text: &str) {
+        let result = lock(&self.handle).write_all(text.as_bytes());
+        match result {
+            Ok(()) => self.complained.store(false, Ordering::Relaxed),
+            Err(problem) if !self.complained.swap(true, Ordering::Relaxed) => {
+                let complaint = format!("cannot write the log file {}: {problem}", self.path.display());
+                let _ = lock(&sink.console).write_all(systemd_lines(Severity::Error, "pserve", &complaint).as_bytes());
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Sink {
+    fn without_secrets(&self, message: &str) -> String {
+        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
+        let mut clean = message.to_owned();
+        for secret in secrets.iter().filter(|secret| message.contains(secret.as_str())) {
+            clean = clean.replace(secret.as_str(), "***");
+        }
+        clean
+    }
+}
+
+/// Python's `%(asctime)s`: local time with milliseconds.
+fn timestamp() -> String {
+    chrono::Local::now().format("%Y-%m-%d %H:%M:%S,%3f").to_string()
+}
+
+fn systemd_lines(severity: Severity, name: &str, message: &str) -> String {
+    let mut text = String::new();
+    for line in message.trim_end_matches('\n').split('\n') {
+        text.push_str(&format!("<{}>{} - {name} - {line}\n", severity.priority(), severity.name()));
+    }
+    text
+}
+
+/// Takes records of the `log` crate. Ours pass at the level asked for; those of other crates from WARNING on,
+/// because their details are for their own developers and may quote requests.
+struct Bridge {
+    filter: LevelFilter,
+}
+
+impl log::Log for Bridge {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let ours = metadata.target().starts_with("pserve");
+        metadata.level() <= self.filter && (ours || metadata.level() <= log::Level::Warn)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let crate_name = record.target().split("::").next().unwrap_or_default();
+            emit(Severity::of_log_level(record.level()), crate_name, &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl SharedLogger for Bridge {
+    fn level(&self) -> LevelFilter {
+        self.filter
+    }
+
+    fn config(&self) -> Option<&Config> {
+        None
+    }
+
+    fn as_log(self: Box<Self>) -> Box<dyn log::Log> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_physical_line_carries_its_priority() {
+        assert_eq!(
+            systemd_lines(Severity::Critical, "plug", "one\ntwo\n"),
+            "<2>CRITICAL - plug - one\n<2>CRITICAL - plug - two\n"
+        );
+    }
+
+    #[test]
+    fn numbers_of_python_levels_fold_down() {
+        assert_eq!(Severity::from_python_number(45), Severity::Error);
+        assert_eq!(Severity::from_python_number(5), Severity::Debug);
+    }
+}

@@ -1,0 +1,294 @@
+//! What a plugin is to the server: loaded, listed, called, reloaded, unloaded. Knows no HTTP.
+//!
+//! Every change is a transaction: the new is proven while the old serves, then they change places in one step.
+
+mod dispatch;
+mod loader;
+mod params;
+mod registry;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
+
+pub use dispatch::{Entered, Plugin};
+pub use registry::{FileState, Registry};
+
+use crate::config::live::LiveConfig;
+use crate::config::{Config, ConfigError};
+use crate::exchange::{CallResult, PluginRequest};
+use crate::python::{FileOutcome, Interpreter, PythonError};
+
+/// How long an answer to a reload waits for the old plugin to be terminated. The termination itself goes on.
+const RETIREMENT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a control request did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("no plugin `{0}`")]
+    NoSuchPlugin(String),
+    #[error("no plugin file `{0}.py` in the plugins folder")]
+    NoSuchFile(String),
+    #[error("the INI file cannot work, the old configuration stays: {0}")]
+    Config(#[from] ConfigError),
+    #[error("the plugins folder cannot be read: {0}")]
+    Folder(#[from] std::io::Error),
+    #[error("{0}")]
+    Failed(PythonError),
+}
+
+/// All plugins of this process.
+#[derive(Debug)]
+pub struct Plugins {
+    interpreter: Interpreter,
+    config: Arc<LiveConfig>,
+    registry: ArcSwap<Registry>,
+    /// Changes run one at a time.
+    change: Mutex<()>,
+    /// Woken after each change, for requests that wait for a plugin which restarts.
+    changed: Notify,
+}
+
+impl Plugins {
+    /// No plugin yet; [`Plugins::reload_all`] loads them.
+    pub fn new(interpreter: Interpreter, config: Arc<LiveConfig>) -> Self {
+        let (registry, change, changed) = (ArcSwap::default(), Mutex::default(), Notify::new());
+        Self { interpreter, config, registry, change, changed }
+    }
+
+    /// The state of all plugins now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
+    }
+
+    /// Enters the plugin of that id. Waits, for a bounded time, while it is being replaced by `reload=restart`.
+    pub async fn enter(&self, id: &str) -> Option<Entered> {
+        let deadline = tokio::time::Instant::now() + self.config.get().settings.limits.drain_timeout;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(entered) = self.registry.load().get(id)?.enter() {
+                return Some(entered);
+            }
+            // Retired and still in the table: it restarts. Otherwise the table has just changed.
+            let is_restarting = self.registry.load().get(id).is_some_and(|plugin| plugin.enter().is_none());
+            if is_restarting && tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Sends a request to a plugin that has been entered.
+    pub async fn call(&self, entered: Entered, request: PluginRequest) -> CallResult {
+        entered.call(&self.interpreter, request).await
+    }
+
+    /// Reads the INI file again and loads the file of one plugin again, with all its classes.
+    pub async fn reload(&self, id: &str) -> Result<(), ControlError> {
+        let _alone = self.change.lock().await;
+        let plugin = self.registry.load().get(id).cloned();
+        let plugin = plugin.ok_or_else(|| ControlError::NoSuchPlugin(id.to_owned()))?;
+        let config = self.config.reread()?;
+        self.load_one(&config, plugin.path().to_owned()).await
+    }
+
+    /// Reads the INI file again and loads a file of the plugins folder, for the first time or again.
+    /// The answer is the ids that it serves.
+    pub async fn load(&self, stem: &str) -> Result<Vec<String>, ControlError> {
+        let _alone = self.change.lock().await;
+        let config = self.config.reread()?;
+        let files = loader::plugin_files(&config.settings.plugins_dir)?;
+        let exact = files.iter().find(|path| loader::stem(path) == stem);
+        let path = exact.or_else(|| files.iter().find(|path| loader::stem(path).eq_ignore_ascii_case(stem)));
+        let path = path.cloned().ok_or_else(|| ControlError::NoSuchFile(stem.to_owned()))?;
+        self.load_one(&config, path.clone()).await?;
+        Ok(self.registry.load().file(&path).map(|state| state.ids.clone()).unwrap_or_default())
+    }
+
+    /// Takes one plugin out of service and terminates it.
+    pub async fn unload(self: &Arc<Self>, id: &str) -> Result<(), ControlError> {
+        let _alone = self.change.lock().await;
+        let mut registry = Registry::clone(&self.registry.load());
+        let plugin = registry.remove(id).ok_or_else(|| ControlError::NoSuchPlugin(id.to_owned()))?;
+        self.publish(registry);
+        self.retire(vec![plugin], "unloaded").await;
+        Ok(())
+    }
+
+    /// Reads the INI file again and loads every file of the folder again, new ones too; plugins whose file has gone
+    /// are dropped. The answer is the files that failed; they keep their old plugins.
+    pub async fn reload_all(&self) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
+        let _alone = self.change.lock().await;
+        let config = self.config.reread()?;
+        self.load_everything(&config).await
+    }
+
+    /// Loads every file of the folder with the configuration that is in force: the first load.
+    pub async fn load_all(&self) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
+        let _alone = self.change.lock().await;
+        self.load_everything(&self.config.get()).await
+    }
+
+    async fn load_everything(&self, config: &Config) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
+        let paths = loader::plugin_files(&config.settings.plugins_dir)?;
+        self.restart_first(config, &paths).await;
+        let outcomes = self.load_files(config, paths.clone()).await?;
+        let mut failed: Vec<(PathBuf, PythonError)> = Vec::new();
+        for outcome in &outcomes {
+            if let Err(error) = &outcome.result {
+                failed.push((outcome.path.clone(), error.clone()));
+            }
+        }
+        let before = self.registry.load_full();
+        let gone: Vec<&Path> =
+            before.files().map(|(path, _)| path).filter(|path| !paths.iter().any(|kept| kept == path)).collect();
+        failed.extend(self.take_over(outcomes, &gone).await);
+        Ok(failed)
+    }
+
+    async fn load_one(&self, config: &Config, path: PathBuf) -> Result<(), ControlError> {
+        self.restart_first(config, std::slice::from_ref(&path)).await;
+        let outcomes = self.load_files(config, vec![path]).await?;
+        let failed = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err().cloned());
+        let rejected = self.take_over(outcomes, &[]).await.into_iter().map(|(_, error)| error).next();
+        failed.or(rejected).map_or(Ok(()), |error| Err(ControlError::Failed(error)))
+    }
+
+    async fn load_files(&self, config: &Config, paths: Vec<PathBuf>) -> Result<Vec<FileOutcome>, ControlError> {
+        let files = paths.into_iter().map(|path| loader::with_params(path, &config.settings)).collect();
+        let (folder, table) = (config.settings.plugins_dir.clone(), Arc::new(config.table.clone()));
+        let options = config.settings.plugin_options.clone();
+        let threads_of = move |id: &str| options.get(&id.to_lowercase()).map_or(1, |options| options.threads);
+        let has_key = config.settings.global_key.is_some();
+        let outcomes = self.interpreter.load(folder, files, table, has_key, threads_of).await;
+        let outcomes = outcomes.map_err(ControlError::Failed)?;
+        for outcome in &outcomes {
+            log_outcome(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    /// Retires the plugins of these files that asked for `reload=restart`, before the new ones start. They stay in
+    /// the table: requests for them wait.
+    async fn restart_first(&self, config: &Config, paths: &[PathBuf]) {
+        let registry = self.registry.load_full();
+        let wants_restart = |plugin: &Arc<Plugin>| {
+            paths.iter().any(|path| path == plugin.path()) && config.settings.options_of(plugin.id()).restart_on_reload
+        };
+        let old: Vec<_> = registry.all().into_iter().filter(wants_restart).collect();
+        for plugin in &old {
+            self.warn_of_stragglers(plugin, plugin.retire(config.settings.limits.drain_timeout).await);
+        }
+        if !old.is_empty() {
+            self.terminate(&old).await;
+        }
+    }
+
+    /// Puts outcomes and removals into the table in one step, then retires what fell out of it.
+    /// The answer is the plugins that were refused because their id is taken.
+    async fn take_over(&self, outcomes: Vec<FileOutcome>, gone: &[&Path]) -> Vec<(PathBuf, PythonError)> {
+        let mut registry = Registry::clone(&self.registry.load());
+        let mut replaced: Vec<Arc<Plugin>> = gone.iter().flat_map(|path| registry.remove_file(path)).collect();
+        let merged = registry.merge(outcomes);
+        replaced.extend(merged.replaced);
+        let mut refused = Vec::new();
+        for instance in &merged.rejected {
+            let error = merged.registry.file(instance.path()).and_then(|state| state.error.clone());
+            if let Some(error) = error {
+                log::error!("{}: {error}", instance.path().display());
+                refused.push((instance.path().to_owned(), error));
+            }
+        }
+        self.publish(merged.registry);
+        if !merged.rejected.is_empty()
+            && let Err(error) = self.interpreter.terminate(merged.rejected).await
+        {
+            log::error!("plugins that were refused did not end well: {error}");
+        }
+        self.retire(replaced, "replaced").await;
+        refused
+    }
+
+    fn publish(&self, registry: Registry) {
+        self.registry.store(Arc::new(registry));
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the last calls of these plugins have ended, then terminates them. Returns sooner when that takes
+    /// long: a plugin may be reloading itself.
+    async fn retire(&self, plugins: Vec<Arc<Plugin>>, what: &'static str) {
+        if plugins.is_empty() {
+            return;
+        }
+        let limit = self.config.get().settings.limits.drain_timeout;
+        let interpreter = self.interpreter.clone();
+        let work: JoinHandle<()> = tokio::spawn(async move {
+            for plugin in &plugins {
+                if !plugin.retire(limit).await {
+                    log::warn!("{}: {what} while {} calls still run", plugin.id(), plugin.calls_inside());
+                }
+            }
+            let instances = plugins.iter().map(|plugin| Arc::clone(plugin.instance())).collect();
+            if let Err(error) = interpreter.terminate(instances).await {
+                log::error!("old plugins did not end well: {error}");
+            }
+        });
+        let _ = tokio::time::timeout(RETIREMENT_PATIENCE, work).await;
+    }
+
+    fn warn_of_stragglers(&self, plugin: &Plugin, all_left: bool) {
+        if !all_left {
+            log::warn!("{}: restarted while {} calls still run", plugin.id(), plugin.calls_inside());
+        }
+    }
+
+    async fn terminate(&self, plugins: &[Arc<Plugin>]) {
+        let instances = plugins.iter().map(|plugin| Arc::clone(plugin.instance())).collect();
+        if let Err(error) = self.interpreter.terminate(instances).await {
+            log::error!("plugins did not end well: {error}");
+        }
+    }
+
+    /// Waits until no call runs any more, no longer than the limit. Requests are no longer accepted by then.
+    /// False when some still run.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut all_left = true;
+        for plugin in self.registry.load().all() {
+            let rest = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if !plugin.retire(rest).await {
+                log::warn!("{}: {} calls still run at the end of the drain", plugin.id(), plugin.calls_inside());
+                all_left = false;
+            }
+        }
+        all_left
+    }
+
+    /// Terminates every plugin: the last step of a stop.
+    pub async fn terminate_all(&self) {
+        let _alone = self.change.lock().await;
+        let all = self.registry.swap(Arc::default()).all();
+        self.terminate(&all).await;
+    }
+}
+
+fn log_outcome(outcome: &FileOutcome) {
+    let path = outcome.path.display();
+    match &outcome.result {
+        Ok(instances) => {
+            for instance in instances {
+                let kind = if instance.is_async() { "async" } else { "plain" };
+                log::info!("loaded /{} from {path} ({kind})", instance.id());
+            }
+            if instances.is_empty() {
+                log::debug!("{path} defines no plugin");
+            }
+        }
+        Err(error) => log::error!("{path} failed: {error}\n{}", error.traceback.trim_end()),
+    }
+}

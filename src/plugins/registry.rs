@@ -1,0 +1,141 @@
+//! Plugin id -> plugin, and what became of every file. Read without waiting, replaced whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::dispatch::Plugin;
+use crate::python::{FileOutcome, PluginInstance, PythonError};
+
+/// Names that control routes answer; a plugin cannot have them.
+const RESERVED: [&str; 4] = ["plugins", "reload", "load", "unload"];
+
+/// One state of all plugins. Never changed: a reload makes a new one.
+#[derive(Debug, Default, Clone)]
+pub struct Registry {
+    by_id: HashMap<String, Arc<Plugin>>,
+    /// Files in the order of their names.
+    files: BTreeMap<PathBuf, FileState>,
+}
+
+/// What became of one file.
+#[derive(Debug, Default, Clone)]
+pub struct FileState {
+    /// The ids that it serves, in the order of its classes.
+    pub ids: Vec<String>,
+    /// Why its last load failed, whole or in part. A file can serve its old plugins all the same.
+    pub error: Option<PythonError>,
+}
+
+/// A registry with outcomes of a load worked in, and the plugins that fell out of it.
+#[derive(Debug)]
+pub struct Merged {
+    pub registry: Registry,
+    /// Served until now; to be retired.
+    pub replaced: Vec<Arc<Plugin>>,
+    /// Loaded for nothing, because another plugin has the id; to be terminated.
+    pub rejected: Vec<Arc<PluginInstance>>,
+}
+
+impl Registry {
+    pub fn get(&self, id: &str) -> Option<&Arc<Plugin>> {
+        self.by_id.get(id)
+    }
+
+    /// The plugin that answers for a path, given as encoded segments: the longest id that begins it. The answer tells
+    /// also how many segments that id has.
+    pub fn route(&self, segments: &[&str], decode: impl Fn(&str) -> String) -> Option<(&Arc<Plugin>, usize)> {
+        let deepest = self.by_id.keys().map(|id| id.matches('/').count() + 1).max().unwrap_or(0);
+        for count in (1..=segments.len().min(deepest)).rev() {
+            let id: Vec<String> = segments[..count].iter().map(|segment| decode(segment)).collect();
+            if let Some(plugin) = self.by_id.get(&id.join("/")) {
+                return Some((plugin, count));
+            }
+        }
+        None
+    }
+
+    /// The ids in the order of files and classes.
+    pub fn ids(&self) -> Vec<&str> {
+        self.files.values().flat_map(|file| &file.ids).map(String::as_str).collect()
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = (&Path, &FileState)> {
+        self.files.iter().map(|(path, state)| (path.as_path(), state))
+    }
+
+    pub fn file(&self, path: &Path) -> Option<&FileState> {
+        self.files.get(path)
+    }
+
+    pub fn all(&self) -> Vec<Arc<Plugin>> {
+        self.by_id.values().cloned().collect()
+    }
+
+    /// Works outcomes in. A file that failed keeps the plugins that it serves.
+    pub fn merge(&self, outcomes: Vec<FileOutcome>) -> Merged {
+        let mut merged = Merged { registry: self.clone(), replaced: Vec::new(), rejected: Vec::new() };
+        let mut loaded = Vec::new();
+        for FileOutcome { path, result } in outcomes {
+            match result {
+                Ok(instances) => {
+                    // All files that change leave first: two of them may have exchanged their ids.
+                    merged.replaced.extend(merged.registry.remove_file(&path));
+                    loaded.push((path, instances));
+                }
+                Err(error) => merged.registry.files.entry(path).or_default().error = Some(error),
+            }
+        }
+        for (path, instances) in loaded {
+            let mut state = FileState::default();
+            for instance in instances {
+                match merged.registry.objection(instance.id()) {
+                    None => {
+                        let id = instance.id().to_owned();
+                        state.ids.push(id.clone());
+                        merged.registry.by_id.insert(id, Arc::new(Plugin::new(instance)));
+                    }
+                    Some(objection) => {
+                        state.error = Some(PythonError {
+                            file: Some(path.display().to_string()),
+                            ..PythonError::new("ValueError", objection)
+                        });
+                        merged.rejected.push(instance);
+                    }
+                }
+            }
+            merged.registry.files.insert(path, state);
+        }
+        merged
+    }
+
+    /// Takes a file out with all its plugins.
+    pub fn remove_file(&mut self, path: &Path) -> Vec<Arc<Plugin>> {
+        let state = self.files.remove(path).unwrap_or_default();
+        state.ids.iter().filter_map(|id| self.by_id.remove(id)).collect()
+    }
+
+    /// Takes one plugin out; its file stays as long as it serves another.
+    pub fn remove(&mut self, id: &str) -> Option<Arc<Plugin>> {
+        let plugin = self.by_id.remove(id)?;
+        if let Some(state) = self.files.get_mut(plugin.path()) {
+            state.ids.retain(|known| known != id);
+            if state.ids.is_empty() {
+                self.files.remove(plugin.path());
+            }
+        }
+        Some(plugin)
+    }
+
+    fn objection(&self, id: &str) -> Option<String> {
+        if id.is_empty() {
+            return Some("a plugin has an empty name; set route_path or _plugin_id".to_owned());
+        }
+        if RESERVED.contains(&id.split('/').next().unwrap_or_default()) {
+            return Some(format!("/{id} is a control route; give the plugin another route_path"));
+        }
+        let taken = self.by_id.get(id)?;
+        let other = taken.path().display();
+        Some(format!("/{id} is served by {other} already; give one of the two another route_path"))
+    }
+}

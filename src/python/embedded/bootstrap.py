@@ -1,0 +1,41 @@
+"""Lets the interpreter import the modules that are built into the binary. Executed once, at the start."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+from collections.abc import Mapping, Sequence
+
+
+class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Finds and loads them; `linecache` gets their source from here for tracebacks."""
+
+    def __init__(self, sources: Mapping[str, tuple[str, str]]) -> None:
+        self._sources = sources
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in self._sources:
+            return None
+        file = "<pserve>/" + self._sources[name][0]
+        spec = importlib.machinery.ModuleSpec(name, self, origin=file, is_package=self.is_package(name))
+        spec.has_location = True
+        return spec
+
+    def is_package(self, name: str) -> bool:
+        return self._sources[name][0].endswith("/__init__.py")
+
+    def get_source(self, name: str) -> str:
+        return self._sources[name][1]
+
+    def get_code(self, name: str) -> types.CodeType:
+        file, source = self._sources[name]
+        return compile(source, "<pserve>/" + file, "exec", dont_inherit=True)
+
+
+def install(sources: Mapping[str, tuple[str, str]]) -> None:
+    """Puts the importer before all others: an installed package of the same name is not looked at."""
+    sys.meta_path.insert(0, EmbeddedImporter(sources))

@@ -1,0 +1,53 @@
+//! The Python files built into the binary, and the importer that finds them ahead of any installed ones.
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+macro_rules! sources {
+    ($($name:literal: $file:literal),* $(,)?) => {
+        &[$(($name, $file, include_str!($file))),*]
+    };
+}
+
+/// Module name, file, source.
+const SOURCES: &[(&str, &str, &str)] = sources! {
+    "plugincore": "plugincore/__init__.py",
+    "plugincore.baseplugin": "plugincore/baseplugin.py",
+    "plugincore.configfile": "plugincore/configfile.py",
+    "plugincore.logjam": "plugincore/logjam.py",
+    "plugincore.pluginmanager": "plugincore/pluginmanager.py",
+    "plugincore.sysinfo": "plugincore/sysinfo.py",
+    "pserve_runtime": "pserve_runtime/__init__.py",
+    "pserve_runtime.aiohttp_bridge": "pserve_runtime/aiohttp_bridge.py",
+    "pserve_runtime.calls": "pserve_runtime/calls.py",
+    "pserve_runtime.importer": "pserve_runtime/importer.py",
+    "pserve_runtime.loader": "pserve_runtime/loader.py",
+    "pserve_runtime.logs": "pserve_runtime/logs.py",
+    "pserve_runtime.multimap": "pserve_runtime/multimap.py",
+    "pserve_runtime.owner": "pserve_runtime/owner.py",
+    "pserve_runtime.patches": "pserve_runtime/patches.py",
+    "pserve_runtime.request": "pserve_runtime/request.py",
+    "pserve_runtime.runtime": "pserve_runtime/runtime.py",
+    "pserve_runtime.thread_loop": "pserve_runtime/thread_loop.py",
+    "pserve_runtime.url": "pserve_runtime/url.py",
+};
+
+/// Puts the importer first in `sys.meta_path`.
+pub(super) fn install(py: Python<'_>) -> PyResult<()> {
+    let sources = PyDict::new(py);
+    for (name, file, text) in SOURCES {
+        sources.set_item(name, (file, text))?;
+    }
+    let bootstrap = PyModule::from_code(
+        py,
+        c_str(include_str!("bootstrap.py")).as_c_str(),
+        c"<pserve>/bootstrap.py",
+        c"pserve_bootstrap",
+    )?;
+    bootstrap.call_method1("install", (sources,))?;
+    Ok(())
+}
+
+fn c_str(text: &str) -> std::ffi::CString {
+    std::ffi::CString::new(text).expect("embedded sources have no NUL")
+}

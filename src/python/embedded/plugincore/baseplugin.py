@@ -1,0 +1,119 @@
+"""The class that every plugin derives from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import _pserve
+
+from plugincore.logjam import LogJam
+
+
+class BasePlugin:
+    """A plugin: an endpoint of the server, named by `route_path` or else by its class name in lower case.
+
+    A subclass implements `request_handler(self, **data)`, plain or async, and returns a body or `(code, body)`.
+    It may have `async def initialize(self, **kwargs)`, awaited once, and `terminate_plugin(self)`, called at the end.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.config = kwargs.get("config")
+        self.args: dict[str, Any] = kwargs
+        self._plugin_id: str = kwargs.get("route_path") or type(self).__name__.lower()
+        self.log = kwargs.get("log") or LogJam(name=self._plugin_id)
+        auth_type = kwargs.get("auth_type") or kwargs.get("auth")
+        self._auth_type: str | None = str(auth_type).lower() if auth_type else None
+        key = kwargs.get("apikey")
+        if self._auth_type == "global":
+            key = _global_key(self.config)
+        self._apikey: str | None = None if key is None or self._auth_type is None else str(key)
+
+    def _get_plugin_id(self) -> str:
+        """The name of the endpoint."""
+        return getattr(self, "_plugin_id", None) or type(self).__name__.lower()
+
+    def _get_client_ip(self, request: Any) -> str:
+        """The address of whoever asks, behind a trusted proxy too."""
+        known = getattr(getattr(request, "_native", None), "client_ip", None)
+        if known is not None:
+            return str(known)
+        peer = request.transport.get_extra_info("peername") if getattr(request, "transport", None) else None
+        return str(peer[0]) if peer else "unknown"
+
+    def _check_auth(self, data: dict[str, Any]) -> bool:
+        """Whether the request may pass. A subclass that overrides it decides for itself."""
+        if not self._auth_type:
+            return True
+        given = _given_key(data)
+        return bool(self._apikey) and _pserve.keys_match(str(self._apikey), given)
+
+    async def handle_request(self, **data: Any) -> Any:
+        """Answers one request: the key is checked, then `request_handler` is called.
+
+        The server does both itself; this is for subclasses that call `super().handle_request(**data)`.
+        """
+        try:
+            if not self._check_auth(data):
+                return _response(403, {"error": "unauthorized"})
+            result = self.request_handler(**data)
+            if inspect.isawaitable(result):
+                result = await result
+        except Exception as error:
+            self.log.exception(f"{self._get_plugin_id()}: {error}")
+            return _response(500, {"status": "exception", "type": type(error).__name__, "message": str(error)})
+        code = 200
+        if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], int):
+            code, result = result
+        return _response(code, result)
+
+    def request_handler(self, **data: Any) -> Any:
+        """Answers one request. Subclasses implement it."""
+        raise NotImplementedError(f"the plugin {type(self).__name__} has no request_handler")
+
+    def terminate_plugin(self) -> Any:
+        """Called when the plugin is unloaded, reloaded or the server stops. May be `async def` in a subclass."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        # The server checks keys without asking Python; it is told when a plugin changes its own.
+        if name in ("_apikey", "_auth_type"):
+            changed: Callable[[], None] | None = self.__dict__.get("_pserve_key_changed")
+            if changed is not None:
+                changed()
+
+
+def _global_key(config: Any) -> Any:
+    for name, section in dict(config or {}).items():
+        if isinstance(name, str) and name.lower() == "auth" and hasattr(section, "get"):
+            return section.get("apikey")
+    return None
+
+
+def _given_key(data: dict[str, Any]) -> str:
+    """The key in a request: Bearer, then X-Custom-Auth, then the field; an empty one does not count."""
+    headers = data.get("request_headers") or {}
+    folded = {str(name).lower(): value for name, value in headers.items()}
+    scheme, _, rest = str(folded.get("authorization", "")).strip().partition(" ")
+    if scheme.lower() == "bearer" and rest.strip():
+        return rest.strip()
+    custom = str(folded.get("x-custom-auth", "")).strip()
+    return custom or str(data.get("apikey") or "")
+
+
+def _response(code: int, body: Any) -> Any:
+    """An aiohttp response where that package is installed, else what the server makes the same of."""
+    try:
+        from aiohttp import web
+    except ImportError:
+        return code, body
+    if isinstance(body, web.StreamResponse):
+        return body
+    if isinstance(body, (dict, list)):
+        return web.json_response(body, status=code)
+    if isinstance(body, str):
+        return web.Response(text=body, status=code, content_type="text/html")
+    if isinstance(body, (bytes, bytearray)):
+        return web.Response(body=bytes(body), status=code)
+    return web.json_response(None if body is None else {"result": str(body)}, status=code)

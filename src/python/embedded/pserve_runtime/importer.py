@@ -1,0 +1,196 @@
+"""Imports plugin files and the helper modules beside them, always from their source as it is now."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import types
+from collections.abc import Iterator, Sequence
+
+ALIAS_PREFIX = "pserve_plugin_"
+
+
+def _standard_names() -> frozenset[str]:
+    names = getattr(sys, "stdlib_module_names", None)
+    if names is not None:
+        return frozenset(names)
+    folder = os.path.dirname(os.__file__)
+    found = {os.path.splitext(entry)[0].split(".")[0] for entry in os.listdir(folder)}
+    return frozenset(found | set(sys.builtin_module_names))
+
+
+STANDARD_NAMES = _standard_names()
+
+
+class SourceOnlyLoader(importlib.machinery.SourceFileLoader):
+    """Compiles from source every time: byte-code caches go by whole seconds and would serve stale code."""
+
+    def path_stats(self, path: str) -> dict[str, float]:
+        raise OSError("byte-code caches are not used here")
+
+    def source_to_code(self, data: bytes, path: str, **options: object) -> types.CodeType:  # type: ignore[override]
+        self.source = data
+        return super().source_to_code(data, path, **options)  # type: ignore[no-any-return]
+
+    def is_stale(self) -> bool:
+        """Whether the file has changed, or gone, since it was compiled."""
+        try:
+            with open(self.path, "rb") as file:
+                return file.read() != getattr(self, "source", None)
+        except OSError:
+            return True
+
+
+class PluginFolder(importlib.abc.MetaPathFinder):
+    """The plugins folder as a place to import from: after the standard library, before installed packages."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._not_helpers: set[str] = set()
+
+    def install(self) -> None:
+        """Puts the folder into the interpreter's import system."""
+        finders = sys.meta_path
+        path_finder = next(
+            (i for i, finder in enumerate(finders) if finder is importlib.machinery.PathFinder), len(finders)
+        )
+        finders.insert(path_finder, self)
+        sys.path.append(self.folder)
+
+    def remove(self) -> None:
+        """Takes the folder out again."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        if self.folder in sys.path:
+            sys.path.remove(self.folder)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if path is None:
+            if name in STANDARD_NAMES or name in self._not_helpers:
+                return None
+            places = [self.folder]
+        else:
+            places = [place for place in path if self.is_inside(place)]
+        for place in places:
+            # A new finder each time: a kept one would go by the folder's modification time.
+            finder = importlib.machinery.FileFinder(
+                place,
+                (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+                (SourceOnlyLoader, importlib.machinery.SOURCE_SUFFIXES),
+            )
+            spec = finder.find_spec(name)
+            if spec is not None and spec.loader is not None:
+                return spec
+        return None
+
+    def modules(self) -> Iterator[tuple[str, types.ModuleType]]:
+        """Every imported module whose file lies in the folder."""
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str) and self.is_inside(file):
+                yield name, module
+
+    def execute(self, path: str) -> types.ModuleType:
+        """Runs one plugin file as a module named by its stem, or gives the one that another file just imported."""
+        stem = os.path.splitext(os.path.basename(path))[0]
+        known = sys.modules.get(stem)
+        if known is not None and getattr(known, "__file__", None) == path:
+            return known
+        taken = self._is_taken(stem)
+        loader = SourceOnlyLoader(stem, path)
+        spec = importlib.util.spec_from_file_location(stem, path, loader=loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        if taken:
+            self._execute_under_alias(stem, module, loader)
+            return module
+        sys.modules[stem] = module
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(stem, None)
+            raise
+        return sys.modules.get(stem, module)
+
+    def _execute_under_alias(self, stem: str, module: types.ModuleType, loader: SourceOnlyLoader) -> None:
+        """For a file that shares its name with another module: the name stays with that one.
+
+        What the file defines is tagged with the alias, under which `pickle` finds it again.
+        """
+        alias = ALIAS_PREFIX + stem
+        self._not_helpers.add(stem)
+        sys.modules[alias] = module
+        try:
+            # `dataclasses` looks the module of a class up by name and fails where nothing has that name.
+            importlib.import_module(stem)
+            loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(alias, None)
+            raise
+        for value in list(vars(module).values()):
+            if isinstance(value, (type, types.FunctionType)) and value.__module__ == stem:
+                value.__module__ = alias
+
+    def _is_taken(self, stem: str) -> bool:
+        if stem in STANDARD_NAMES:
+            return True
+        known = sys.modules.get(stem)
+        if known is not None and not self.is_inside(getattr(known, "__file__", None) or ""):
+            return True
+        elsewhere = [place for place in sys.path if place != self.folder]
+        try:
+            spec = importlib.machinery.PathFinder.find_spec(stem, elsewhere)
+        except (ImportError, OSError, ValueError):
+            return False
+        return spec is not None and spec.loader is not None
+
+    def is_inside(self, path: str) -> bool:
+        return path == self.folder or path.startswith(self.folder + os.sep)
+
+
+class ImportTransaction:
+    """Lets files be imported afresh, and keeps what is needed to go back.
+
+    While it is open, helper modules are imported again by whoever asks. `keep` names the modules of plugins that
+    are not part of it.
+    """
+
+    def __init__(self, folder: PluginFolder, keep: set[str]) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._before = {name: module for name, module in folder.modules() if name not in keep}
+        for name in self._before:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+
+    def forget(self, stem: str) -> None:
+        """Goes back to the old module of one file that failed."""
+        for name in (stem, ALIAS_PREFIX + stem):
+            old = self._before.get(name)
+            if old is not None:
+                sys.modules[name] = old
+            else:
+                current = sys.modules.get(name)
+                if current is not None and self._folder.is_inside(getattr(current, "__file__", None) or ""):
+                    sys.modules.pop(name, None)
+
+    def settle(self) -> None:
+        """Ends a success. Old helpers that nobody imported again stay, unless a source has changed meanwhile."""
+        left = {name: module for name, module in self._before.items() if name not in sys.modules}
+        loaders = [getattr(module, "__loader__", None) for module in left.values()]
+        if any(isinstance(loader, SourceOnlyLoader) and loader.is_stale() for loader in loaders):
+            return
+        sys.modules.update(left)
+
+    def roll_back(self) -> None:
+        """Ends a failure: every module is again the one from before."""
+        for name, _ in list(self._folder.modules()):
+            if name not in self._keep:
+                sys.modules.pop(name, None)
+        sys.modules.update(self._before)

@@ -1,0 +1,291 @@
+"""From plugin files to live plugins and back: import, construct, initialise, terminate.
+
+Everything here runs on the interpreter's main thread with the event loop running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import inspect
+import json
+import logging
+import os
+import traceback
+from typing import Any
+
+from plugincore.baseplugin import BasePlugin
+from plugincore.logjam import LogJam
+
+from pserve_runtime.importer import ImportTransaction, PluginFolder
+from pserve_runtime.owner import Owner, cancel_all
+
+logger = logging.getLogger("pserve")
+
+TERMINATE_SECONDS = 5.0
+
+
+class Slot:
+    """One live plugin, with what a call needs already looked up."""
+
+    def __init__(self, instance: BasePlugin, owner: Owner, file: PluginFile) -> None:
+        self.instance = instance
+        self.owner = owner
+        self.file = file
+        self.plugin_id = str(instance._get_plugin_id()).strip("/")
+        self.overrides_handle_request = not _is_base_method(instance, "handle_request")
+        self.handler = instance.handle_request if self.overrides_handle_request else instance.request_handler
+        self.is_async = _is_async(self.handler)
+        self.check = None if _is_base_method(instance, "_check_auth") else instance._check_auth
+        self.self_name = _name_of_self(self.handler)
+        self.log = getattr(instance, "log", None)
+        self.methods = _methods(instance)
+        self.doc = inspect.getdoc(type(instance)) if type(instance).__doc__ else None
+
+    @property
+    def auth_type(self) -> str | None:
+        """The plugin's `_auth_type` as it is now."""
+        return getattr(self.instance, "_auth_type", None)
+
+    @property
+    def apikey(self) -> str | None:
+        """The plugin's own key as it is now."""
+        key = getattr(self.instance, "_apikey", None)
+        return None if key is None else str(key)
+
+    def check_key_setting(self, has_global_key: bool) -> None:
+        """Errs when the plugin asks for a key that cannot be checked: it must not become an open door."""
+        kind = self.auth_type
+        if self.check is not None or not kind:
+            return
+        if kind not in ("global", "plugin"):
+            raise ValueError(f"auth_type={kind} is unknown; give auth_type=global or auth_type=plugin")
+        if kind == "global" and not has_global_key:
+            raise ValueError("auth_type=global needs a key; set apikey in the [auth] section")
+        if kind == "plugin" and not self.apikey:
+            raise ValueError("auth_type=plugin needs a key; add apikey=KEY to the plugin's line in [plugin_parms]")
+
+
+class PluginFile:
+    """One imported file with its live plugins."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.stem = os.path.splitext(os.path.basename(path))[0]
+        self.owner = Owner(self.stem)
+        self.module_name: str | None = None
+        self.slots: list[Slot] = []
+
+
+class LoadOutcome:
+    """What became of one file: its slots, or the error."""
+
+    def __init__(self, path: str, slots: list[Slot] | None, error: dict[str, Any] | None) -> None:
+        self.path = path
+        self.slots = slots
+        self.error = error
+
+
+class Loader:
+    """The plugin files of this process."""
+
+    def __init__(self, folder: str, prog_args: Any) -> None:
+        self.folder = PluginFolder(folder)
+        self.folder.install()
+        self.prog_args = prog_args
+        self._live: set[PluginFile] = set()
+
+    def move_to(self, folder: str) -> None:
+        """Makes another folder the plugins folder."""
+        if folder != self.folder.folder:
+            self.folder.remove()
+            self.folder = PluginFolder(folder)
+            self.folder.install()
+
+    async def load(
+        self, files: list[tuple[str, dict[str, Any], str | None]], config: Any, has_global_key: bool
+    ) -> list[LoadOutcome]:
+        """Loads files, each with its constructor arguments (inline, and a JSON file whose members win).
+
+        One that fails stops none of the others. The files count as one change: a helper module that two of them
+        import is imported once.
+        """
+        paths = {path for path, _, _ in files}
+        keep = {file.module_name for file in self._live if file.path not in paths and file.module_name and file.slots}
+        transaction = ImportTransaction(self.folder, keep)
+        outcomes = []
+        for path, inline, json_file in files:
+            file = PluginFile(path)
+            try:
+                params = {**inline, **_json_params(json_file)}
+                await self._load_one(file, params, config)
+                for slot in file.slots:
+                    slot.check_key_setting(has_global_key)
+                outcomes.append(LoadOutcome(path, file.slots, None))
+            except BaseException as error:
+                outcomes.append(LoadOutcome(path, None, describe(error, self.folder.folder)))
+                await self.terminate(list(file.slots), file)
+                transaction.forget(file.stem)
+        if all(outcome.error is not None for outcome in outcomes):
+            transaction.roll_back()
+        else:
+            transaction.settle()
+        return outcomes
+
+    async def _load_one(self, file: PluginFile, params: dict[str, Any], config: Any) -> None:
+        module = file.owner.context.run(self.folder.execute, file.path)
+        file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
+        for cls in _plugin_classes(module):
+            owner = Owner(cls.__name__.lower())
+            kwargs: dict[str, Any] = {
+                "config": config,
+                "log": LogJam(name=cls.__name__.lower()),
+                "prog_args": self.prog_args,
+                "args": self.prog_args,
+                "task_callback": owner.task_callback,
+                **params,
+            }
+            try:
+                instance = owner.context.run(functools.partial(cls, **kwargs))
+                await _initialize(instance, owner, kwargs)
+                # Only now: the constructor and `initialize` may set the id, the key or the handler.
+                slot = Slot(instance, owner, file)
+            except BaseException:
+                await cancel_all([owner], TERMINATE_SECONDS)
+                raise
+            owner.name = slot.plugin_id
+            file.slots.append(slot)
+        if file.slots:
+            self._live.add(file)
+
+    async def terminate(self, slots: list[Slot], file: PluginFile | None = None) -> None:
+        """Ends plugins: `terminate_plugin`, then their tasks are cancelled and awaited, each for a bounded time."""
+        owners = []
+        for slot in slots:
+            await _terminate_instance(slot)
+            owners.append(slot.owner)
+            # It refers back to the slot: left in place it would keep the plugin alive for ever.
+            getattr(slot.instance, "__dict__", {}).pop("_pserve_key_changed", None)
+            if slot in slot.file.slots:
+                slot.file.slots.remove(slot)
+            if not slot.file.slots:
+                owners.append(slot.file.owner)
+                self._live.discard(slot.file)
+        if file is not None:
+            owners.append(file.owner)
+        await cancel_all(owners, TERMINATE_SECONDS)
+
+
+async def _initialize(instance: BasePlugin, owner: Owner, kwargs: dict[str, Any]) -> None:
+    initialize = getattr(instance, "initialize", None)
+    if initialize is None:
+        return
+    started = owner.context.run(functools.partial(initialize, **kwargs))
+    if inspect.isawaitable(started):
+        await owner.context.run(asyncio.ensure_future, _in_task(started))
+
+
+async def _in_task(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def _terminate_instance(slot: Slot) -> None:
+    terminate = getattr(slot.instance, "terminate_plugin", None)
+    if terminate is None:
+        return
+    try:
+        ended = slot.owner.context.run(terminate)
+        if inspect.isawaitable(ended):
+            await asyncio.wait_for(slot.owner.context.run(asyncio.ensure_future, _in_task(ended)), TERMINATE_SECONDS)
+    except BaseException:
+        logger.exception("terminate_plugin of %s failed", slot.plugin_id)
+
+
+def _json_params(path: str | None) -> dict[str, Any]:
+    """The members of a parameter file. Errs with the file's name when it is not a JSON object."""
+    if path is None:
+        return {}
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            params = json.load(file)
+    except OSError as error:
+        raise ValueError(f"the parameter file {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"the parameter file {path} is not JSON: {error}") from None
+    if not isinstance(params, dict):
+        raise ValueError(f"the parameter file {path} holds a {type(params).__name__}; it must be a JSON object")
+    return params
+
+
+def _plugin_classes(module: Any) -> list[type[BasePlugin]]:
+    own_names = {module.__name__, getattr(module.__spec__, "name", None)}
+    own_names.add("pserve_plugin_" + module.__name__)
+    found: list[type[BasePlugin]] = []
+    for value in vars(module).values():
+        is_plugin = isinstance(value, type) and issubclass(value, BasePlugin) and value is not BasePlugin
+        if is_plugin and value.__module__ in own_names and not inspect.isabstract(value) and value not in found:
+            found.append(value)
+    return found
+
+
+def _is_base_method(instance: BasePlugin, name: str) -> bool:
+    method = getattr(instance, name)
+    return getattr(method, "__func__", None) is getattr(BasePlugin, name)
+
+
+def _is_async(handler: Any) -> bool:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
+
+
+def _name_of_self(handler: Any) -> str:
+    """The name of the handler's own first parameter: a client's field of that name would make the call fail."""
+    code = getattr(getattr(handler, "__func__", None), "__code__", None)
+    if code is not None and code.co_argcount > 0:
+        return str(code.co_varnames[0])
+    return "self"
+
+
+def _methods(instance: BasePlugin) -> list[str]:
+    given = getattr(instance, "methods", None)
+    if given is None:
+        return []
+    if isinstance(given, str):
+        given = given.replace(",", " ").split()
+    return [str(method).upper() for method in given]
+
+
+def describe(error: BaseException, folder: str) -> dict[str, Any]:
+    """An error as plain data: type, message, the place in the user's file, the traceback."""
+    file, line = None, None
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename.startswith(folder + os.sep) or file is None:
+                file, line = frame.filename, frame.lineno
+    message = str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        missing = error.name.split(".")[0]
+        if importlib.util.find_spec(missing) is None if missing.isidentifier() else False:
+            message += f" (install it into the server's virtual environment: pip install {missing})"
+    trace = format_error(error)
+    return {"type": type(error).__name__, "message": message, "file": file, "line": line, "traceback": trace}
+
+
+def format_error(error: BaseException) -> str:
+    """The traceback of a handler's exception, from the handler's own frame on."""
+    return "".join(traceback.format_exception(type(error), error, _without_server_frames(error.__traceback__)))
+
+
+def _without_server_frames(trace: Any) -> Any:
+    """A traceback from the first frame on that is not the server's own or the import system's."""
+    start = trace
+    while start is not None:
+        name = start.tb_frame.f_code.co_filename
+        if not name.startswith(("<pserve>", "<frozen importlib")):
+            return start
+        start = start.tb_next
+    return trace

@@ -1,0 +1,122 @@
+//! The interpreter's main thread with its asyncio loop: a queue into it, with one wake-up for a batch.
+//!
+//! Any thread pushes; only the loop's thread takes out. Waking the loop for every request would cost more than the
+//! request itself, so a push writes to the eventfd only when nobody has since the loop last looked.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use rustix::event::{EventfdFlags, eventfd};
+
+/// How many jobs are started before the loop gets its turn again: plugins that never suspend stay fair.
+const BATCH: usize = 64;
+
+type Job = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// Work for the loop's thread.
+pub(super) struct LoopQueue {
+    jobs: Mutex<VecDeque<Job>>,
+    is_signalled: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl fmt::Debug for LoopQueue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("LoopQueue").finish_non_exhaustive()
+    }
+}
+
+impl LoopQueue {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { jobs: Mutex::default(), is_signalled: AtomicBool::new(false), wake })
+    }
+
+    /// Hands a job to the loop's thread. Never waits for Python.
+    pub(super) fn push(&self, job: impl FnOnce(Python<'_>) + Send + 'static) {
+        self.lock().push_back(Box::new(job));
+        if !self.is_signalled.swap(true, Ordering::AcqRel) {
+            self.signal();
+        }
+    }
+
+    /// The descriptor that the loop watches.
+    pub(super) fn wake_fd(&self) -> i32 {
+        self.wake.as_raw_fd()
+    }
+
+    fn signal(&self) {
+        // An eventfd whose counter is full is readable, which is all that is wanted.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    fn take_batch(&self) -> Vec<Job> {
+        let mut counter = [0u8; 8];
+        let _ = rustix::io::read(&self.wake, &mut counter);
+        self.is_signalled.store(false, Ordering::Release);
+        let mut jobs = self.lock();
+        let count = jobs.len().min(BATCH);
+        let batch = jobs.drain(..count).collect();
+        let rest_waits = !jobs.is_empty();
+        drop(jobs);
+        if rest_waits && !self.is_signalled.swap(true, Ordering::AcqRel) {
+            self.signal();
+        }
+        batch
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The callable that asyncio's `add_reader` runs when the queue has work.
+#[pyclass(frozen)]
+pub(super) struct Pump {
+    queue: Arc<LoopQueue>,
+}
+
+impl Pump {
+    pub(super) fn new(queue: Arc<LoopQueue>) -> Self {
+        Self { queue }
+    }
+}
+
+#[pymethods]
+impl Pump {
+    fn __call__(&self, py: Python<'_>) {
+        super::native::leave_if_forked();
+        for job in self.queue.take_batch() {
+            // A panic in one job must not take the others of its batch along; the hook has already logged it.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| job(py)));
+        }
+    }
+}
+
+/// Passes the end of an asyncio task on to Rust.
+#[pyclass(frozen)]
+pub(super) struct Completion {
+    #[expect(clippy::type_complexity, reason = "a callback that is used once")]
+    then: Mutex<Option<Box<dyn FnOnce(Python<'_>, PyResult<Py<PyAny>>) + Send>>>,
+}
+
+impl Completion {
+    pub(super) fn new(then: impl FnOnce(Python<'_>, PyResult<Py<PyAny>>) + Send + 'static) -> Self {
+        Self { then: Mutex::new(Some(Box::new(then))) }
+    }
+}
+
+#[pymethods]
+impl Completion {
+    fn __call__(&self, task: &Bound<'_, PyAny>) {
+        let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(then) = then {
+            then(task.py(), task.call_method0("result").map(Bound::unbind));
+        }
+    }
+}

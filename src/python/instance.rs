@@ -1,0 +1,187 @@
+//! One live plugin as the rest of the server holds it, and the way from a plugin file to it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use super::blocking_pool::Lane;
+use super::error::PythonError;
+use crate::config::{KeyRule, Secret};
+
+/// One plugin file with what its constructors get besides the usual.
+#[derive(Debug, Clone)]
+pub struct FileToLoad {
+    pub path: PathBuf,
+    /// Inline parameters, in order.
+    pub params: Vec<(String, String)>,
+    /// A JSON object whose members win over the inline ones.
+    pub json_file: Option<PathBuf>,
+}
+
+/// What became of one file.
+#[derive(Debug)]
+pub struct FileOutcome {
+    pub path: PathBuf,
+    pub result: Result<Vec<Arc<PluginInstance>>, PythonError>,
+}
+
+/// A live plugin. Cheap to share; every attribute that a request needs is plain data here.
+pub struct PluginInstance {
+    id: Arc<str>,
+    path: PathBuf,
+    methods: Vec<String>,
+    is_async: bool,
+    is_old_style: bool,
+    self_name: String,
+    key_rule: Arc<ArcSwap<KeyRule>>,
+    pub(super) slot: Py<PyAny>,
+    log: Py<PyAny>,
+    pub(super) lane: Lane,
+}
+
+impl fmt::Debug for PluginInstance {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PluginInstance").field("id", &self.id).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl PluginInstance {
+    /// The endpoint's name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The file it came from.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Methods that its class opens beside GET and POST, in upper case.
+    pub fn methods(&self) -> &[String] {
+        &self.methods
+    }
+
+    /// Whether its handler runs on the event loop and not on the blocking pool.
+    pub fn is_async(&self) -> bool {
+        self.is_async
+    }
+
+    /// Who may call it, as it is now.
+    pub fn key_rule(&self) -> Arc<KeyRule> {
+        self.key_rule.load_full()
+    }
+
+    pub(super) fn is_old_style(&self) -> bool {
+        self.is_old_style
+    }
+
+    pub(super) fn self_name(&self) -> &str {
+        &self.self_name
+    }
+
+    pub(super) fn id_arc(&self) -> Arc<str> {
+        Arc::clone(&self.id)
+    }
+
+    pub(super) fn log(&self, py: Python<'_>) -> Py<PyAny> {
+        self.log.clone_ref(py)
+    }
+
+    /// Takes over a `Slot` of `pserve_runtime.loader`.
+    fn from_slot(slot: &Bound<'_, PyAny>, path: PathBuf, threads: usize) -> PyResult<Self> {
+        let id: String = slot.getattr("plugin_id")?.extract()?;
+        let key_rule = Arc::new(ArcSwap::from_pointee(read_key_rule(slot)?));
+        let watcher = KeyWatcher { slot: slot.clone().unbind(), rule: Arc::clone(&key_rule) };
+        // A class without a `__dict__` cannot be watched; its key then stays what it was at the start.
+        let _ = slot.getattr("instance")?.setattr("_pserve_key_changed", Py::new(slot.py(), watcher)?);
+        Ok(Self {
+            id: id.into(),
+            path,
+            methods: slot.getattr("methods")?.extract()?,
+            is_async: slot.getattr("is_async")?.extract()?,
+            is_old_style: slot.getattr("overrides_handle_request")?.extract()?,
+            self_name: slot.getattr("self_name")?.extract()?,
+            key_rule,
+            slot: slot.clone().unbind(),
+            log: slot.getattr("log")?.unbind(),
+            lane: Lane::new(threads),
+        })
+    }
+}
+
+fn read_key_rule(slot: &Bound<'_, PyAny>) -> PyResult<KeyRule> {
+    if !slot.getattr("check")?.is_none() {
+        return Ok(KeyRule::Custom);
+    }
+    let auth_type: Option<String> = slot.getattr("auth_type")?.extract()?;
+    Ok(match auth_type.as_deref() {
+        None | Some("") => KeyRule::Open,
+        Some("global") => KeyRule::Global,
+        Some("plugin") => {
+            let key: Option<String> = slot.getattr("apikey")?.extract()?;
+            key.and_then(Secret::new).map_or(KeyRule::Never, KeyRule::Own)
+        }
+        Some(_) => KeyRule::Never,
+    })
+}
+
+/// Called when a plugin sets its `_apikey` or `_auth_type`.
+#[pyclass(frozen)]
+struct KeyWatcher {
+    slot: Py<PyAny>,
+    rule: Arc<ArcSwap<KeyRule>>,
+}
+
+#[pymethods]
+impl KeyWatcher {
+    fn __call__(&self, py: Python<'_>) {
+        let rule = read_key_rule(self.slot.bind(py)).unwrap_or(KeyRule::Never);
+        if let KeyRule::Own(secret) = &rule {
+            crate::logging::hide(secret.reveal());
+        }
+        self.rule.store(Arc::new(rule));
+    }
+}
+
+/// The argument of `Loader.load`: paths with constructor arguments.
+pub(super) fn files_to_python<'py>(py: Python<'py>, files: &[FileToLoad]) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for file in files {
+        let params = PyDict::new(py);
+        for (name, value) in &file.params {
+            params.set_item(name, value)?;
+        }
+        list.append((file.path.to_string_lossy(), params, file.json_file.as_ref().map(|path| path.to_string_lossy())))?;
+    }
+    Ok(list)
+}
+
+/// The outcomes of `Loader.load`. `threads_of` says how many plain calls of a plugin may run at the same time.
+pub(super) fn outcomes_from_python(
+    outcomes: &Bound<'_, PyAny>,
+    threads_of: impl Fn(&str) -> usize,
+) -> PyResult<Vec<FileOutcome>> {
+    let mut converted = Vec::new();
+    for outcome in outcomes.try_iter()? {
+        let outcome = outcome?;
+        let path = PathBuf::from(outcome.getattr("path")?.extract::<String>()?);
+        let error = outcome.getattr("error")?;
+        let result = if error.is_none() {
+            let mut instances = Vec::new();
+            for slot in outcome.getattr("slots")?.try_iter()? {
+                let slot = slot?;
+                let threads = threads_of(&slot.getattr("plugin_id")?.extract::<String>()?);
+                instances.push(Arc::new(PluginInstance::from_slot(&slot, path.clone(), threads)?));
+            }
+            Ok(instances)
+        } else {
+            Err(PythonError::from_description(error.cast::<PyDict>()?)?)
+        };
+        converted.push(FileOutcome { path, result });
+    }
+    Ok(converted)
+}

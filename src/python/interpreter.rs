@@ -1,0 +1,371 @@
+//! Starts CPython on the calling thread, with the right environment, and runs the event loop there until the end.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, bail};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::{Notify, oneshot};
+
+use super::blocking_pool::BlockingPool;
+use super::call::{Call, CallGuard, PendingCall};
+use super::error::PythonError;
+use super::event_loop::{Completion, LoopQueue, Pump};
+use super::instance::{self, FileOutcome, FileToLoad, PluginInstance};
+use super::{embedded, kwargs, log_bridge, native};
+use crate::config::Table;
+use crate::exchange::{CallResult, PluginRequest};
+use crate::logging::Severity;
+
+/// What the interpreter needs to know at its start.
+#[derive(Debug, Clone)]
+pub struct InterpreterOptions {
+    pub venv: Option<PathBuf>,
+    pub plugins_dir: PathBuf,
+    pub handler_threads: usize,
+    pub log_level: Severity,
+    /// The command line's values as plugins see them in `prog_args`.
+    pub ini_file: String,
+    pub log_file: Option<String>,
+    pub level_as_typed: String,
+}
+
+/// The running interpreter. Clones share it; every method may be called from any thread but `run`.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    shared: Arc<Shared>,
+}
+
+/// What the threads of this room share.
+pub(super) struct Shared {
+    pub(super) queue: Arc<LoopQueue>,
+    pub(super) pool: BlockingPool,
+    runtime: Runtime,
+    /// The tasks of async calls, by call: asyncio itself holds tasks weakly.
+    tasks: Mutex<HashMap<u64, Py<PyAny>>>,
+    loop_replaced: Arc<Notify>,
+}
+
+/// Python objects that are looked up once.
+struct Runtime {
+    /// `pserve_runtime.runtime.Runtime`.
+    object: Py<PyAny>,
+    start: Py<PyAny>,
+    run_plain: Py<PyAny>,
+    carry_on: Py<PyAny>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("queue", &self.queue).field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+impl Interpreter {
+    /// Starts Python on this thread, which must be the process's main thread. Call it once.
+    pub fn start(options: &InterpreterOptions) -> anyhow::Result<Self> {
+        if let Some(venv) = &options.venv {
+            check_venv(venv)?;
+        }
+        initialize(&sys_executable(options.venv.as_deref()))?;
+        let queue = Arc::new(LoopQueue::new().context("cannot make an eventfd")?);
+        let loop_replaced = Arc::new(Notify::new());
+        let runtime = Python::attach(|py| {
+            prepare(py, options, &queue, &loop_replaced)
+                .map_err(|error| anyhow::anyhow!("{}", PythonError::from_exception(py, &error).traceback))
+        })
+        .context("the embedded Python code does not start")?;
+        let pool = BlockingPool::new(options.handler_threads);
+        let shared = Shared { queue, pool, runtime, tasks: Mutex::default(), loop_replaced };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Runs the event loop on this thread, the one that started Python, until [`Interpreter::stop`].
+    pub fn run(&self) -> anyhow::Result<()> {
+        Python::attach(|py| self.shared.runtime.object.call_method0(py, "run").map(drop))
+            .map_err(|error| anyhow::anyhow!("the event loop ended: {error}"))
+    }
+
+    /// Ends the event loop: what is left of the plugins' tasks is cancelled, `atexit` functions run, output is
+    /// flushed, and [`Interpreter::run`] returns.
+    pub fn stop(&self) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.queue.push(move |py| {
+            if let Err(error) = shared.runtime.object.call_method0(py, "stop") {
+                log::error!("the event loop does not stop: {error}");
+            }
+        });
+    }
+
+    /// Wakes whoever waits when a plugin has closed the event loop and a new one has taken its place.
+    pub fn loop_replaced(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.loop_replaced)
+    }
+
+    /// Sends a request to a plugin. Never waits for Python; the answer comes through the receiver.
+    pub fn call(
+        &self,
+        instance: &Arc<PluginInstance>,
+        request: PluginRequest,
+        guard: CallGuard,
+    ) -> oneshot::Receiver<CallResult> {
+        let (sender, receiver) = oneshot::channel();
+        let (instance, request) = (Arc::clone(instance), Arc::new(request));
+        let pending = PendingCall { instance, request, sender, guard };
+        if pending.instance.is_async() {
+            let shared = Arc::clone(&self.shared);
+            self.shared.queue.push(move |py| shared.start_call(py, pending));
+        } else {
+            self.shared.pool.submit(&self.shared, pending);
+        }
+        receiver
+    }
+
+    /// Loads plugin files on the event loop: import, construct, initialise. Each file succeeds or fails on its own.
+    pub async fn load(
+        &self,
+        folder: PathBuf,
+        files: Vec<FileToLoad>,
+        table: Arc<Table>,
+        has_global_key: bool,
+        threads_of: impl Fn(&str) -> usize + Send + 'static,
+    ) -> Result<Vec<FileOutcome>, PythonError> {
+        let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
+            let files = instance::files_to_python(py, &files)?;
+            let sections = native::table_to_dict(py, &table)?;
+            let folder = folder.to_string_lossy();
+            Ok(runtime.call_method1("load", (folder, files, sections, has_global_key))?.unbind())
+        };
+        self.run_coroutine(make, move |outcomes| instance::outcomes_from_python(&outcomes, &threads_of)).await
+    }
+
+    /// Ends plugins: `terminate_plugin`, then their tasks. Bounded on the Python side for each plugin.
+    pub async fn terminate(&self, instances: Vec<Arc<PluginInstance>>) -> Result<(), PythonError> {
+        let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
+            let slots: Vec<_> = instances.iter().map(|instance| instance.slot.clone_ref(py)).collect();
+            Ok(runtime.call_method1("terminate", (slots,))?.unbind())
+        };
+        self.run_coroutine(make, |_| Ok(())).await
+    }
+
+    /// Runs a coroutine on the event loop and converts its result there.
+    async fn run_coroutine<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> + Send + 'static,
+        convert: impl FnOnce(Bound<'_, PyAny>) -> PyResult<T> + Send + 'static,
+    ) -> Result<T, PythonError> {
+        let (sender, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        self.shared.queue.push(move |py| {
+            let runtime = shared.runtime.object.bind(py);
+            let then = move |py: Python<'_>, result: PyResult<Py<PyAny>>| {
+                let converted = result.and_then(|value| convert(value.into_bound(py)));
+                let _ = sender.send(converted.map_err(|error| PythonError::from_exception(py, &error)));
+            };
+            let completion = Completion::new(then);
+            let started = make(py, runtime)
+                .and_then(|coroutine| runtime.call_method1("spawn", (coroutine, Py::new(py, completion)?)));
+            if let Err(error) = started {
+                log::error!("{}", PythonError::from_exception(py, &error).traceback);
+            }
+        });
+        receiver.await.unwrap_or_else(|_| Err(PythonError::new("RuntimeError", "the event loop dropped the work")))
+    }
+}
+
+impl Shared {
+    /// Starts an async handler. On the loop's thread.
+    fn start_call(self: &Arc<Self>, py: Python<'_>, pending: PendingCall) {
+        self.with_call(py, pending, |py, pending_instance, data, call| {
+            let runtime = &self.runtime;
+            let event_loop = runtime.object.bind(py).getattr(pyo3::intern!(py, "loop"))?;
+            let task = runtime.start.call1(py, (pending_instance.slot.bind(py), data, call, event_loop))?;
+            self.remember_task(call.get().id(), task);
+            Ok(())
+        });
+    }
+
+    /// Runs a plain handler to its end. On a thread of the pool.
+    pub(super) fn run_plain(self: &Arc<Self>, py: Python<'_>, pending: PendingCall) {
+        self.with_call(py, pending, |py, instance, data, call| {
+            self.runtime.run_plain.call1(py, (instance.slot.bind(py), data, call)).map(drop)
+        });
+    }
+
+    /// Takes on what a plain handler returned to be awaited. On the loop's thread.
+    pub(super) fn carry_on(&self, py: Python<'_>, call: &Py<Call>, awaitable: &Py<PyAny>) {
+        let event_loop = self.runtime.object.bind(py).getattr(pyo3::intern!(py, "loop"));
+        let slot = call.get().slot(py);
+        let task = event_loop.and_then(|event_loop| {
+            self.runtime.carry_on.call1(py, (slot, awaitable.bind(py), call.bind(py), event_loop))
+        });
+        match task {
+            Ok(task) => self.remember_task(call.get().id(), task),
+            Err(error) => call.get().raised(py, &error),
+        }
+    }
+
+    fn with_call<'py>(
+        self: &Arc<Self>,
+        py: Python<'py>,
+        pending: PendingCall,
+        run: impl FnOnce(Python<'py>, &PluginInstance, Bound<'py, PyDict>, &Bound<'py, Call>) -> PyResult<()>,
+    ) {
+        let (instance, request) = (Arc::clone(&pending.instance), Arc::clone(&pending.request));
+        let call = match Bound::new(py, Call::new(Arc::clone(self), pending)) {
+            Ok(call) => call,
+            Err(error) => return log::error!("cannot make a call object: {error}"),
+        };
+        let result = kwargs::build(py, &instance, &request).and_then(|data| run(py, &instance, data, &call));
+        if let Err(error) = result {
+            call.get().raised(py, &error);
+        }
+    }
+
+    /// Makes `asyncio.get_running_loop()` work on a thread of the pool.
+    pub(super) fn enter_handler_thread(&self, py: Python<'_>) -> PyResult<()> {
+        self.runtime.object.call_method0(py, "enter_handler_thread").map(drop)
+    }
+
+    fn remember_task(&self, id: u64, task: Py<PyAny>) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).insert(id, task);
+    }
+
+    pub(super) fn forget_task(&self, id: u64) {
+        let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        // Outside the lock: the last reference may run Python code.
+        drop(task);
+    }
+}
+
+/// The version of Python in this program, as `3.11.2`.
+pub fn version() -> String {
+    // SAFETY: Py_GetVersion may be called before initialisation and returns a static string.
+    let text = unsafe { CStr::from_ptr(ffi::Py_GetVersion()) };
+    let text = text.to_string_lossy();
+    text.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+/// Checks that a virtual environment was made for the Python in this program: its packages fit no other.
+fn check_venv(venv: &Path) -> anyhow::Result<()> {
+    let file = venv.join("pyvenv.cfg");
+    let text = std::fs::read_to_string(&file).with_context(|| {
+        let shown = venv.display();
+        format!("{shown} is not a virtual environment ({} cannot be read)", file.display())
+    })?;
+    let field = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        matches!(key.trim(), "version" | "version_info").then(|| value.trim().to_owned())
+    };
+    let made_for = text.lines().find_map(field).unwrap_or_default();
+    let ours = version();
+    let minor = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
+    if minor(&made_for) != minor(&ours) {
+        bail!(
+            "the virtual environment {} was made for Python {made_for}, and this program carries Python {ours}; \
+             make it again with `python{} -m venv --clear {}` or build pserve with PYO3_PYTHON set to the other Python",
+            venv.display(),
+            minor(&ours),
+            venv.display()
+        );
+    }
+    Ok(())
+}
+
+/// The interpreter that `sys.executable` names: the environment's, else the one this program was linked with, else
+/// one of the same version on the PATH.
+fn sys_executable(venv: Option<&Path>) -> PathBuf {
+    if let Some(venv) = venv {
+        return std::path::absolute(venv).unwrap_or_else(|_| venv.to_owned()).join("bin/python");
+    }
+    let built_with = Path::new(env!("PSERVE_BUILD_PYTHON"));
+    if built_with.is_file() {
+        return built_with.to_owned();
+    }
+    let minor: Vec<String> = version().split('.').take(2).map(str::to_owned).collect();
+    let name = format!("python{}", minor.join("."));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(&name));
+    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| built_with.to_owned())
+}
+
+/// Initialises CPython: no signal handlers of its own, `sys.argv` as typed, paths as `executable` would have them.
+fn initialize(executable: &Path) -> anyhow::Result<()> {
+    let executable = CString::new(executable.as_os_str().as_bytes()).context("the interpreter's path")?;
+    let arguments: Vec<CString> = std::env::args_os()
+        .map(|argument| CString::new(argument.as_bytes()))
+        .collect::<Result<_, _>>()
+        .context("a command line argument")?;
+    let mut pointers: Vec<*const std::ffi::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    // SAFETY: the configuration is initialised before any field is set and cleared on every way out; the strings
+    // outlive the calls, which copy them; no other thread knows of the interpreter yet.
+    let failure = unsafe {
+        let mut config = std::mem::zeroed::<ffi::PyConfig>();
+        ffi::PyConfig_InitPythonConfig(&mut config);
+        config.install_signal_handlers = 0;
+        config.parse_argv = 0;
+        let config_pointer: *mut ffi::PyConfig = &mut config;
+        let mut status =
+            ffi::PyConfig_SetBytesString(config_pointer, &raw mut (*config_pointer).executable, executable.as_ptr());
+        if ffi::PyStatus_Exception(status) == 0 {
+            let count = pointers.len() as ffi::Py_ssize_t;
+            status = ffi::PyConfig_SetBytesArgv(config_pointer, count, pointers.as_mut_ptr());
+        }
+        if ffi::PyStatus_Exception(status) == 0 {
+            status = ffi::Py_InitializeFromConfig(config_pointer);
+        }
+        ffi::PyConfig_Clear(config_pointer);
+        (ffi::PyStatus_Exception(status) != 0).then(|| {
+            let text = if status.err_msg.is_null() {
+                "no reason given".into()
+            } else {
+                CStr::from_ptr(status.err_msg).to_string_lossy()
+            };
+            text.into_owned()
+        })
+    };
+    if let Some(reason) = failure {
+        bail!("Python {} does not start: {reason}", version());
+    }
+    // SAFETY: initialisation has just succeeded on this thread, which therefore holds the interpreter; giving it up
+    // here is what lets `Python::attach` take it on any thread.
+    unsafe { ffi::PyEval_SaveThread() };
+    Ok(())
+}
+
+fn prepare(
+    py: Python<'_>,
+    options: &InterpreterOptions,
+    queue: &Arc<LoopQueue>,
+    loop_replaced: &Arc<Notify>,
+) -> PyResult<Runtime> {
+    let native = native::module(py)?;
+    py.import("sys")?.getattr("modules")?.set_item("_pserve", native)?;
+    embedded::install(py)?;
+    log_bridge::install(py, options.log_level)?;
+    let arguments = PyDict::new(py);
+    arguments.set_item("plugins_dir", options.plugins_dir.to_string_lossy())?;
+    arguments.set_item("ini_file", &options.ini_file)?;
+    arguments.set_item("log_file", &options.log_file)?;
+    arguments.set_item("level", &options.level_as_typed)?;
+    arguments.set_item("wake_fd", queue.wake_fd())?;
+    arguments.set_item("pump", Py::new(py, Pump::new(Arc::clone(queue)))?)?;
+    let replaced = Arc::clone(loop_replaced);
+    let notice = pyo3::types::PyCFunction::new_closure(py, None, None, move |_, _| replaced.notify_one())?;
+    arguments.set_item("on_loop_replaced", notice)?;
+    let object = py.import("pserve_runtime.runtime")?.getattr("Runtime")?.call((), Some(&arguments))?;
+    let calls = py.import("pserve_runtime.calls")?;
+    Ok(Runtime {
+        object: object.unbind(),
+        start: calls.getattr("start")?.unbind(),
+        run_plain: calls.getattr("run_plain")?.unbind(),
+        carry_on: calls.getattr("carry_on")?.unbind(),
+    })
+}

@@ -1,0 +1,24 @@
+//! The only room that names pyo3. What leaves it is plain data and handles that can be sent between threads.
+//!
+//! Modules in reading order: the interpreter starts, its main thread runs the event loop, files become instances,
+//! a request becomes keyword arguments, a return value becomes a reply.
+
+mod blocking_pool;
+mod call;
+mod embedded;
+mod error;
+mod event_loop;
+mod instance;
+mod interpreter;
+mod json;
+mod kwargs;
+mod log_bridge;
+mod native;
+mod reply;
+mod request;
+mod sysinfo;
+
+pub use call::CallGuard;
+pub use error::PythonError;
+pub use instance::{FileOutcome, FileToLoad, PluginInstance};
+pub use interpreter::{Interpreter, InterpreterOptions, version};

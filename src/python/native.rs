@@ -1,0 +1,94 @@
+//! The module `_pserve`: what the embedded Python code asks of the server.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use crate::config::{self, Table, Value};
+use crate::exit_status;
+use crate::logging::{self, Severity};
+
+/// Set in a child that a plugin forked from this process.
+static IS_FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Ends a forked child that came back from plugin code into the server's: it shares the server's sockets.
+pub(super) fn leave_if_forked() {
+    if IS_FORKED.load(Ordering::Relaxed) {
+        exit_status::leave(exit_status::CLEAN);
+    }
+}
+
+/// Makes the module. It goes into `sys.modules` before any embedded code is imported.
+pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    let module = PyModule::new(py, "_pserve")?;
+    module.add_function(wrap_pyfunction!(write_log, &module)?)?;
+    module.add_function(wrap_pyfunction!(mark_forked, &module)?)?;
+    module.add_function(wrap_pyfunction!(parse_ini, &module)?)?;
+    module.add_function(wrap_pyfunction!(keys_match, &module)?)?;
+    module.add("OWN_SIGNALS", crate::shutdown::OWN_SIGNALS.to_vec())?;
+    super::sysinfo::add_to(&module)?;
+    Ok(module)
+}
+
+/// Writes one record of Python's `logging` to the server's log.
+#[pyfunction(name = "log")]
+fn write_log(py: Python<'_>, number: i32, name: String, message: &Bound<'_, PyString>) {
+    let message = message.to_string_lossy().into_owned();
+    py.detach(|| logging::emit(Severity::from_python_number(number), &name, &message));
+}
+
+/// Called in a child right after `os.fork()`.
+#[pyfunction]
+fn mark_forked() {
+    IS_FORKED.store(true, Ordering::Relaxed);
+}
+
+/// Reads an INI file into `{section: {key: typed value}}`. ValueError says file, place, and what is wrong.
+#[pyfunction]
+fn parse_ini<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
+    let table = py
+        .detach(|| {
+            let path = Path::new(path);
+            Table::parse(&config::read_text(path)?, path)
+        })
+        .map_err(|problem| PyValueError::new_err(problem.to_string()))?;
+    table_to_dict(py, &table)
+}
+
+/// Compares two keys in constant time.
+#[pyfunction]
+fn keys_match(known: String, candidate: &str) -> bool {
+    config::Secret::new(known).is_some_and(|known| known.matches(candidate.as_bytes()))
+}
+
+/// The table as plugins get it, before `Config` wraps it.
+pub(super) fn table_to_dict<'py>(py: Python<'py>, table: &Table) -> PyResult<Bound<'py, PyDict>> {
+    let sections = PyDict::new(py);
+    for section in &table.sections {
+        let keys = PyDict::new(py);
+        for entry in &section.entries {
+            keys.set_item(&entry.key, value_to_python(py, &entry.resolved.value)?)?;
+        }
+        sections.set_item(&section.name, keys)?;
+    }
+    Ok(sections)
+}
+
+fn value_to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Text(text) => PyString::new(py, text).into_any(),
+        Value::Int(number) => number.into_pyobject(py)?.into_any(),
+        Value::Float(number) => number.into_pyobject(py)?.into_any(),
+        Value::Bool(truth) => truth.into_pyobject(py)?.to_owned().into_any(),
+        Value::List(items) => {
+            let list = PyList::empty(py);
+            for item in items {
+                list.append(value_to_python(py, item)?)?;
+            }
+            list.into_any()
+        }
+    })
+}

@@ -1,0 +1,168 @@
+//! One line for each request in Combined Log Format, keys masked, written by a thread of its own.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use http::{HeaderMap, Method, Version, header};
+
+use super::auth::KEY_FIELD;
+use crate::logging;
+
+/// Lines that may wait for the disk. Beyond that they are dropped: a slow disk must not slow requests down.
+const WAITING_LINES: usize = 65_536;
+
+/// Where lines go; clones share the file.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    path: PathBuf,
+    sender: SyncSender<Message>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Line(String),
+    Reopen,
+}
+
+/// What a line tells.
+#[derive(Debug)]
+pub struct Access<'a> {
+    pub client: String,
+    pub method: &'a Method,
+    /// Path and query as the client sent them.
+    pub target: &'a str,
+    pub version: Version,
+    pub status: u16,
+    pub body_bytes: u64,
+    pub headers: &'a HeaderMap,
+}
+
+impl AccessLog {
+    /// Opens the file and starts the thread.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let file = logging::open_for_append(path)?;
+        let (sender, receiver) = sync_channel(WAITING_LINES);
+        let name = path.to_owned();
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(file, &name, &receiver))?;
+        Ok(Self { path: path.to_owned(), sender })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file again by its name, after a rotation.
+    pub fn reopen(&self) {
+        let _ = self.sender.try_send(Message::Reopen);
+    }
+
+    /// Writes one line, soon.
+    pub fn write(&self, access: &Access<'_>) {
+        if let Err(TrySendError::Disconnected(_)) = self.sender.try_send(Message::Line(line(access))) {
+            log::debug!("the access log has ended");
+        }
+    }
+}
+
+fn write_lines(file: File, path: &Path, receiver: &Receiver<Message>) {
+    let mut writer = BufWriter::new(file);
+    let mut has_complained = false;
+    while let Ok(first) = receiver.recv() {
+        let mut result = handle(&mut writer, first, path);
+        while let Ok(next) = receiver.try_recv() {
+            result = result.and(handle(&mut writer, next, path));
+        }
+        result = result.and(writer.flush());
+        match result {
+            Ok(()) => has_complained = false,
+            Err(problem) if !has_complained => {
+                log::error!("cannot write the access log {}: {problem}", path.display());
+                has_complained = true;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn handle(writer: &mut BufWriter<File>, message: Message, path: &Path) -> std::io::Result<()> {
+    match message {
+        Message::Line(line) => writer.write_all(line.as_bytes()),
+        Message::Reopen => {
+            writer.flush()?;
+            *writer = BufWriter::new(logging::open_for_append(path)?);
+            Ok(())
+        }
+    }
+}
+
+fn line(access: &Access<'_>) -> String {
+    let time = chrono::Local::now().format("%d/%b/%Y:%H:%M:%S %z");
+    let version = match access.version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    };
+    let size = if access.body_bytes == 0 { "-".to_owned() } else { access.body_bytes.to_string() };
+    let field = |name| {
+        let value = access.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        value.map_or_else(|| "-".to_owned(), |value| quoted(&masked(&value)))
+    };
+    format!(
+        "{} - - [{time}] \"{} {} {version}\" {} {size} \"{}\" \"{}\"\n",
+        quoted(&access.client),
+        access.method,
+        quoted(&masked(access.target)),
+        access.status,
+        field(header::REFERER),
+        field(header::USER_AGENT),
+    )
+}
+
+/// Puts `***` in the place of every key in a query, whatever its spelling.
+fn masked(target: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else {
+        return target.to_owned();
+    };
+    let pairs: Vec<String> = query
+        .split('&')
+        .map(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            let is_key = form_urlencoded::parse(name.as_bytes()).any(|(name, _)| name.eq_ignore_ascii_case(KEY_FIELD));
+            if is_key { format!("{name}=***") } else { pair.to_owned() }
+        })
+        .collect();
+    format!("{path}?{}", pairs.join("&"))
+}
+
+/// Escapes what would break a line or its quotes, as Apache's mod_log_config does.
+fn quoted(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => escaped.extend(['\\', c]),
+            c if c.is_control() => escaped.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_masked_however_they_are_spelt() {
+        assert_eq!(masked("/a?apikey=s&x=1&API%4bey=t&apikey"), "/a?apikey=***&x=1&API%4bey=***&apikey=***");
+        assert_eq!(masked("/a"), "/a");
+    }
+
+    #[test]
+    fn a_line_cannot_be_broken_from_outside() {
+        assert_eq!(quoted("a\"b\\c\nd"), "a\\\"b\\\\c\\x0ad");
+    }
+}

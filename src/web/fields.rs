@@ -1,0 +1,83 @@
+//! Query and body -> fields. Which of them wins is decided where they meet, in the keyword arguments.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, header};
+use multer::Multipart;
+use percent_encoding::percent_decode;
+
+use crate::exchange::{BodyFields, FormPart};
+
+/// The fields of a query or of a URL-encoded body, in their order.
+pub fn url_encoded(text: &[u8]) -> Vec<(String, String)> {
+    form_urlencoded::parse(text).into_owned().collect()
+}
+
+/// What the content type makes of a body. A form that cannot be read has no fields; the body itself stays.
+pub async fn body_fields(headers: &HeaderMap, body: &Bytes) -> BodyFields {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    if body.is_empty() {
+        BodyFields::None
+    } else if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        BodyFields::UrlEncoded(url_encoded(body))
+    } else if kind.eq_ignore_ascii_case("multipart/form-data") {
+        multipart(content_type, body).await.map_or(BodyFields::None, BodyFields::Multipart)
+    } else {
+        BodyFields::None
+    }
+}
+
+/// RFC 7578.
+async fn multipart(content_type: &str, body: &Bytes) -> multer::Result<Vec<FormPart>> {
+    let boundary = multer::parse_boundary(content_type)?;
+    let whole = stream::iter([Ok::<_, Infallible>(body.clone())]);
+    let mut multipart = Multipart::new(whole, boundary);
+    let mut parts = Vec::new();
+    while let Some(field) = multipart.next_field().await? {
+        let name = field.name().unwrap_or_default().to_owned();
+        let file_name = field.file_name().map(str::to_owned);
+        let content_type = field.content_type().map(ToString::to_string);
+        parts.push(FormPart { name, file_name, content_type, data: field.bytes().await? });
+    }
+    Ok(parts)
+}
+
+/// Decodes a piece of a path. What is not UTF-8 when decoded, and what is no escape at all, stays as it was sent.
+pub fn decode_path(piece: &str) -> String {
+    if !piece.contains('%') {
+        return piece.to_owned();
+    }
+    let bytes: Vec<u8> = percent_decode(piece.as_bytes()).collect();
+    let mut decoded = String::with_capacity(piece.len());
+    for chunk in bytes.utf8_chunks() {
+        decoded.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            decoded.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_as_far_as_they_can_be() {
+        for (sent, decoded) in
+            [("a%2Fb", "a/b"), ("%C3%A9", "é"), ("%zz", "%zz"), ("%ff", "%ff"), ("a%20b+c", "a b+c"), ("%00", "\0")]
+        {
+            assert_eq!(decode_path(sent), decoded, "{sent}");
+        }
+    }
+
+    #[test]
+    fn repeated_and_blank_fields_are_kept() {
+        let pairs = url_encoded(b"a=1&a=2&b=&c&d=%ff&e=x+y");
+        let expected = [("a", "1"), ("a", "2"), ("b", ""), ("c", ""), ("d", "\u{fffd}"), ("e", "x y")];
+        assert_eq!(pairs, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+}

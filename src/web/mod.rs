@@ -1,0 +1,79 @@
+//! The only room that names warp and hyper. `routes` is the whole URL space on one screen.
+
+mod access_log;
+mod auth;
+mod client;
+mod control_routes;
+mod fields;
+mod plugin_route;
+mod refusal;
+mod reply;
+mod server;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::Buf;
+use futures_util::{FutureExt, Stream};
+use http::{HeaderMap, Method};
+use warp::Filter;
+use warp::path::FullPath;
+use warp::reply::Response;
+
+pub use access_log::AccessLog;
+use client::Connection;
+use plugin_route::Head;
+use reply::{ApiError, error_reply};
+pub use server::{Server, bind_listeners};
+
+use crate::config::live::LiveConfig;
+use crate::exchange::{CallError, Raised};
+use crate::plugins::Plugins;
+
+/// What every request can reach.
+#[derive(Debug)]
+pub struct Site {
+    pub config: Arc<LiveConfig>,
+    pub plugins: Arc<Plugins>,
+    pub access_log: ArcSwapOption<AccessLog>,
+}
+
+/// The URL space. One filter takes every path, and a map finds the plugin: a chain of filters, one for each plugin,
+/// would cost more the more plugins there are.
+///
+/// * `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: control routes
+/// * `/<plugin>[/<subpath>]`: the plugin
+/// * anything else: 404
+fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::any()
+        .map(move || Arc::clone(&site))
+        .and(warp::method())
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::ext::get::<Connection>())
+        .and(warp::body::stream())
+        .then(answer)
+}
+
+async fn answer<B: Buf>(
+    site: Arc<Site>,
+    method: Method,
+    path: FullPath,
+    raw_query: String,
+    headers: HeaderMap,
+    connection: Connection,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send,
+) -> Response {
+    let head = Head { method, raw_path: path.as_str().to_owned(), raw_query, headers, connection };
+    let answer = AssertUnwindSafe(plugin_route::answer(&site, head, body)).catch_unwind().await;
+    // A panic would drop the connection; the hook has already logged it.
+    let answer = answer.unwrap_or_else(|_| {
+        let message = "the server made a mistake; its log tells more".to_owned();
+        Err(ApiError::Call(CallError::Raised(Raised { kind: "Panic".to_owned(), message, traceback: String::new() })))
+    });
+    let debug = site.config.get().settings.server.debug;
+    answer.unwrap_or_else(|error| error_reply(error, debug))
+}

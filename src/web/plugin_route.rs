@@ -1,0 +1,202 @@
+//! `/<plugin>[/<subpath>]` -> [`PluginRequest`] -> call -> reply, and the same way for the control routes.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use http::{HeaderMap, Method, header};
+use warp::reply::Response;
+
+use super::client::{Connection, client_ip};
+use super::control_routes::{self, ControlRoute};
+use super::fields::{body_fields, decode_path, url_encoded};
+use super::reply::{ApiError, options_reply, plugin_reply};
+use super::{Site, auth};
+use crate::config::KeyRule;
+use crate::exchange::PluginRequest;
+
+/// How much of a body that is too large is still read, so that the client gets to see the answer.
+const DISCARD_BYTES: usize = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Methods that every plugin takes; HEAD is GET without the body.
+const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
+
+/// The head of a request as warp's filters give it.
+#[derive(Debug)]
+pub struct Head {
+    pub method: Method,
+    pub raw_path: String,
+    pub raw_query: String,
+    pub headers: HeaderMap,
+    pub connection: Connection,
+}
+
+/// Where a request goes.
+enum Target {
+    Control(ControlRoute),
+    Plugin { id: String, subpath: Option<String>, own_methods: Vec<String> },
+}
+
+/// Answers one request, from the path to the reply.
+pub async fn answer<B: Buf>(
+    site: &Site,
+    head: Head,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Response, ApiError> {
+    let target = find_target(site, &head.raw_path)?;
+    let own_methods = match &target {
+        Target::Control(_) => &[][..],
+        Target::Plugin { own_methods, .. } => own_methods,
+    };
+    if let Some(refusal) = check_method(&head.method, own_methods)? {
+        return Ok(refusal);
+    }
+    let limit = site.config.get().settings.limits.max_body_bytes;
+    let body = read_body(&head.headers, body, limit).await?;
+    match target {
+        Target::Control(route) => {
+            let request = plugin_request(site, head, None, body).await;
+            let global = site.config.get().settings.global_key.clone();
+            let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
+            if !auth::is_allowed(&rule, global.as_ref(), &request) {
+                return Err(ApiError::Unauthorized);
+            }
+            control_routes::answer(site, route, &request).await
+        }
+        Target::Plugin { id, subpath, .. } => {
+            let raw_path = head.raw_path.clone();
+            let request = plugin_request(site, head, subpath, body).await;
+            call_plugin(site, &id, &raw_path, request).await
+        }
+    }
+}
+
+async fn call_plugin(site: &Site, id: &str, raw_path: &str, request: PluginRequest) -> Result<Response, ApiError> {
+    let entered = site.plugins.enter(id).await.ok_or_else(|| not_found(site, raw_path))?;
+    let config = site.config.get();
+    if !auth::is_allowed(&entered.key_rule(), config.settings.global_key.as_ref(), &request) {
+        return Err(ApiError::Unauthorized);
+    }
+    if entered.others_inside() >= config.settings.limits.max_waiting_calls {
+        return Err(ApiError::Overloaded);
+    }
+    let reply = site.plugins.call(entered, request).await.map_err(ApiError::Call)?;
+    Ok(plugin_reply(reply))
+}
+
+fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
+    if let Some(route) = ControlRoute::parse(raw_path) {
+        return Ok(Target::Control(route));
+    }
+    let rest = raw_path.strip_prefix('/').unwrap_or(raw_path);
+    let segments: Vec<&str> = rest.split('/').collect();
+    let registry = site.plugins.registry();
+    let (plugin, used) = registry.route(&segments, decode_path).ok_or_else(|| not_found(site, raw_path))?;
+    let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
+    let own_methods = plugin.instance().methods().to_vec();
+    Ok(Target::Plugin { id: plugin.id().to_owned(), subpath, own_methods })
+}
+
+/// A 404 that helps: a file of that name may have failed to load.
+fn not_found(site: &Site, raw_path: &str) -> ApiError {
+    let wanted = decode_path(raw_path.trim_start_matches('/').split('/').next().unwrap_or_default());
+    let registry = site.plugins.registry();
+    let failed = registry.files().find(|(path, state)| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        state.error.is_some() && stem.eq_ignore_ascii_case(&wanted)
+    });
+    let hint = failed.map(|(path, _)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        format!(" ({name} failed to load; the log and /plugins?verbose=1 say why)")
+    });
+    ApiError::NotFound { path: decode_path(raw_path), hint: hint.unwrap_or_default() }
+}
+
+/// Refuses methods that nobody takes; answers OPTIONS unless the plugin wants it itself.
+fn check_method(method: &Method, own_methods: &[String]) -> Result<Option<Response>, ApiError> {
+    let is_own = own_methods.iter().any(|own| own == method.as_str());
+    if is_own || matches!(*method, Method::GET | Method::HEAD | Method::POST) {
+        return Ok(None);
+    }
+    let mut allowed = USUAL_METHODS.to_vec();
+    allowed.extend(own_methods.iter().map(String::as_str).filter(|own| !USUAL_METHODS.contains(own)));
+    let allow = allowed.join(", ");
+    if method == Method::OPTIONS {
+        return Ok(Some(options_reply(&allow)));
+    }
+    Err(ApiError::MethodNotAllowed { method: method.to_string(), allow })
+}
+
+/// Reads the body to its end, or refuses it.
+async fn read_body<B: Buf>(
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+    limit_bytes: usize,
+) -> Result<Bytes, ApiError> {
+    let mut body = std::pin::pin!(body);
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let expects_continue = headers.contains_key(header::EXPECT);
+    let mut read = BytesMut::new();
+    let mut is_too_large = announced.is_some_and(|length| length > limit_bytes as u64);
+    // A client that waits for a 100 has sent nothing yet, and shall not.
+    if is_too_large && expects_continue {
+        return Err(ApiError::BodyTooLarge { limit_bytes });
+    }
+    let mut discarded = 0;
+    let deadline = tokio::time::sleep(DISCARD_TIME);
+    tokio::pin!(deadline);
+    loop {
+        let chunk = tokio::select! {
+            chunk = body.next() => chunk,
+            () = &mut deadline, if is_too_large => None,
+        };
+        let Some(chunk) = chunk else {
+            break;
+        };
+        let mut chunk = chunk.map_err(|problem| ApiError::BadRequest(format!("the body cannot be read: {problem}")))?;
+        let size = chunk.remaining();
+        if !is_too_large && read.len() + size > limit_bytes {
+            is_too_large = true;
+            deadline.as_mut().reset(tokio::time::Instant::now() + DISCARD_TIME);
+        }
+        if is_too_large {
+            read.clear();
+            discarded += size;
+            if discarded > DISCARD_BYTES {
+                break;
+            }
+            continue;
+        }
+        while chunk.has_remaining() {
+            let piece = chunk.chunk();
+            let length = piece.len();
+            read.extend_from_slice(piece);
+            chunk.advance(length);
+        }
+    }
+    if is_too_large {
+        return Err(ApiError::BodyTooLarge { limit_bytes });
+    }
+    Ok(read.freeze())
+}
+
+async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: Bytes) -> PluginRequest {
+    let Head { method, raw_path, raw_query, headers, connection } = head;
+    let config = site.config.get();
+    PluginRequest {
+        method,
+        client_ip: client_ip(connection.peer.ip(), &headers, &config.settings.server.trusted_proxies),
+        query: url_encoded(raw_query.as_bytes()),
+        form: body_fields(&headers, &body).await,
+        raw_path,
+        raw_query,
+        version: connection.version_numbers(),
+        headers,
+        peer: connection.peer,
+        local: connection.local,
+        is_tls: connection.is_tls,
+        subpath,
+        body,
+    }
+}

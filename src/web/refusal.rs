@@ -1,0 +1,154 @@
+//! JSON for the requests that hyper refuses by itself: it answers a malformed head with an empty body.
+//!
+//! The stream to the client is watched for such a reply. It is known by what it lacks: every reply of this server
+//! names it in `Server`.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The longest reply that hyper makes of itself; a longer write is a plugin's.
+const LONGEST_REFUSAL: usize = 512;
+
+/// A connection whose refusals have a body.
+#[derive(Debug)]
+pub struct WithRefusals<S> {
+    inner: S,
+    /// A refusal on its way out, and how much of it has gone.
+    refusal: Vec<u8>,
+    sent: usize,
+}
+
+impl<S> WithRefusals<S> {
+    pub fn new(inner: S) -> Self {
+        Self { inner, refusal: Vec::new(), sent: 0 }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> WithRefusals<S> {
+    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.refusal.len() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.refusal[self.sent..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += written;
+        }
+        self.refusal.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The reply with a JSON body, when the bytes are a refusal of hyper's own.
+fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.len() > LONGEST_REFUSAL || !bytes.starts_with(b"HTTP/1.1 4") || !bytes.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let head = std::str::from_utf8(bytes).ok()?;
+    let mut lines = head.trim_end().split("\r\n");
+    let status_line = lines.next()?;
+    let code: u16 = status_line.split(' ').nth(1)?.parse().ok()?;
+    let fields: Vec<&str> = lines.collect();
+    let is_ours = fields.iter().any(|field| field.to_ascii_lowercase().starts_with("server:"));
+    let is_empty = fields.iter().any(|field| field.eq_ignore_ascii_case("content-length: 0"));
+    if is_ours || !is_empty {
+        return None;
+    }
+    let reason = match code {
+        400 => "malformed request",
+        414 => "the address is too long",
+        431 => "the request's header is too large",
+        _ => "the request cannot be served",
+    };
+    let body = serde_json::json!({"error": reason}).to_string();
+    let kept = fields.iter().filter(|field| !field.to_ascii_lowercase().starts_with("content-length:"));
+    let mut reply = format!("{status_line}\r\n");
+    for field in kept {
+        reply.push_str(&format!("{field}\r\n"));
+    }
+    let length = body.len();
+    let server = super::server::SERVER_NAME;
+    let content_type = crate::exchange::JSON;
+    reply.push_str(&format!(
+        "content-type: {content_type}\r\ncontent-length: {length}\r\nserver: {server}\r\n\r\n{body}"
+    ));
+    Some(reply.into_bytes())
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WithRefusals<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WithRefusals<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_refusal(context))?;
+        let Some(refusal) = with_body(bytes) else {
+            return Pin::new(&mut self.inner).poll_write(context, bytes);
+        };
+        self.refusal = refusal;
+        // Taken over whole: what does not go out now goes with the next write or flush.
+        if let Poll::Ready(Err(problem)) = self.poll_refusal(context) {
+            return Poll::Ready(Err(problem));
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(context))?;
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(context))?;
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match slices {
+            [single] => self.poll_write(context, single),
+            _ => {
+                ready!(self.poll_refusal(context))?;
+                Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_gets_a_body_and_a_right_length() {
+        let refusal = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let reply = String::from_utf8(with_body(refusal).expect("a refusal")).expect("text");
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(body, r#"{"error":"malformed request"}"#);
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(head.contains("connection: close"), "{head}");
+    }
+
+    #[test]
+    fn replies_of_plugins_pass_as_they_are() {
+        assert!(with_body(b"HTTP/1.1 400 Bad Request\r\nserver: pserve\r\ncontent-length: 0\r\n\r\n").is_none());
+        assert!(with_body(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_none());
+        assert!(with_body(b"some bytes of a body").is_none());
+    }
+}

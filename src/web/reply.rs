@@ -1,0 +1,138 @@
+//! [`PluginReply`] or [`ApiError`] -> HTTP. The one place that picks an error's status code.
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value, json};
+use warp::reply::{Reply, Response};
+
+use crate::exchange::{CallError, JSON, PluginReply, Raised};
+use crate::plugins::ControlError;
+use crate::python::PythonError;
+
+/// Every reason to answer with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("no such route: {path}{hint}")]
+    NotFound { path: String, hint: String },
+    #[error("method {method} is not allowed here")]
+    MethodNotAllowed { method: String, allow: String },
+    #[error("the body is larger than {limit_bytes} bytes")]
+    BodyTooLarge { limit_bytes: usize },
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("unauthorized")]
+    Unauthorized,
+    #[error("too many calls of this plugin are waiting")]
+    Overloaded,
+    #[error("{0}")]
+    Call(CallError),
+    #[error("{0}")]
+    Control(#[from] ControlError),
+}
+
+/// A JSON reply.
+pub fn json_reply(status: StatusCode, body: &Value) -> Response {
+    plugin_reply(PluginReply::new(status.as_u16(), JSON, body.to_string()))
+}
+
+/// A plugin's reply as it is, with its length and the server's name.
+pub fn plugin_reply(reply: PluginReply) -> Response {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = Response::new(reply.body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    for (name, value) in reply.headers {
+        // The length is that of the body that is sent, and the connection is the server's own affair.
+        if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING && name != header::CONNECTION {
+            headers.append(name, value);
+        }
+    }
+    if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED || status.is_informational() {
+        *response.body_mut() = bytes::Bytes::new().into();
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response
+}
+
+/// A reply without a body that names the methods a route takes.
+pub fn options_reply(allow: &str) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.headers_mut().insert(header::ALLOW, header_value(allow));
+    response
+}
+
+/// An error as JSON. `debug` adds the traceback.
+pub fn error_reply(error: ApiError, debug: bool) -> Response {
+    let mut headers = HeaderMap::new();
+    let (status, body) = match error {
+        ApiError::NotFound { .. } => (StatusCode::NOT_FOUND, named(&error)),
+        ApiError::MethodNotAllowed { ref allow, .. } => {
+            headers.insert(header::ALLOW, header_value(allow));
+            (StatusCode::METHOD_NOT_ALLOWED, named(&error))
+        }
+        ApiError::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, named(&error)),
+        ApiError::BadRequest(_) => (StatusCode::BAD_REQUEST, named(&error)),
+        ApiError::Unauthorized | ApiError::Call(CallError::Refused) => {
+            (StatusCode::FORBIDDEN, json!({"error": "unauthorized"}))
+        }
+        ApiError::Overloaded => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            (StatusCode::SERVICE_UNAVAILABLE, named(&error))
+        }
+        ApiError::Call(CallError::Raised(raised)) => (StatusCode::INTERNAL_SERVER_ERROR, exception(raised, debug)),
+        ApiError::Call(CallError::Lost) => (StatusCode::INTERNAL_SERVER_ERROR, named(&error)),
+        ApiError::Control(ControlError::NoSuchPlugin(_) | ControlError::NoSuchFile(_)) => {
+            (StatusCode::NOT_FOUND, named(&error))
+        }
+        ApiError::Control(ControlError::Config(_) | ControlError::Folder(_)) => {
+            let mut body = object(named(&error));
+            body.insert("success".to_owned(), Value::Bool(false));
+            (StatusCode::INTERNAL_SERVER_ERROR, Value::Object(body))
+        }
+        ApiError::Control(ControlError::Failed(failed)) => {
+            let mut body = object(python_error(&failed, debug));
+            body.insert("success".to_owned(), Value::Bool(false));
+            (StatusCode::INTERNAL_SERVER_ERROR, Value::Object(body))
+        }
+    };
+    let mut response = json_reply(status, &body);
+    response.headers_mut().extend(headers);
+    response
+}
+
+/// An error of Python code as replies and the status name it. The traceback only when asked for.
+pub fn python_error(error: &PythonError, with_traceback: bool) -> Value {
+    let mut body = json!({
+        "status": "exception",
+        "type": error.kind,
+        "message": error.message,
+        "file": error.file,
+        "line": error.line,
+    });
+    if with_traceback {
+        body["traceback"] = error.traceback.clone().into();
+    }
+    body
+}
+
+fn exception(raised: Raised, with_traceback: bool) -> Value {
+    let mut body = json!({"status": "exception", "type": raised.kind, "message": raised.message});
+    if with_traceback {
+        body["traceback"] = raised.traceback.into();
+    }
+    body
+}
+
+fn named(error: &ApiError) -> Value {
+    json!({"error": error.to_string()})
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        other => Map::from_iter([("error".to_owned(), other)]),
+    }
+}
+
+fn header_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("GET, POST"))
+}

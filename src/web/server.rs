@@ -1,0 +1,235 @@
+//! Listeners, the accept loops on them, one connection, and the drain at the end.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tower_service::Service;
+
+use super::access_log::Access;
+use super::client::{Connection, client_ip};
+use super::refusal::WithRefusals;
+use super::{Site, reply, routes};
+
+/// The name in the `Server` field of every reply.
+pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// How long the accept loop waits when no connection can be accepted for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds every address, or none. The order is that of the addresses.
+pub fn bind_listeners(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    addresses.iter().map(|address| bind(*address).with_context(|| format!("cannot bind {address}"))).collect()
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket =
+        net::socket_with(family, SocketType::STREAM, net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK, None)?;
+    // A restart must not wait for connections of the last run to be forgotten.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// The running server: one accept loop for each listener.
+#[derive(Debug)]
+pub struct Server {
+    site: Arc<Site>,
+    loops: Vec<AcceptLoop>,
+    graceful: Arc<GracefulShutdown>,
+}
+
+#[derive(Debug)]
+struct AcceptLoop {
+    /// As configured: the port may be 0.
+    configured: SocketAddr,
+    actual: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts to accept on listeners that were bound for these addresses.
+    pub fn start(site: Arc<Site>, addresses: &[SocketAddr], listeners: Vec<TcpListener>) -> anyhow::Result<Self> {
+        let mut server = Self { site, loops: Vec::new(), graceful: Arc::new(GracefulShutdown::new()) };
+        for (address, listener) in addresses.iter().zip(listeners) {
+            server.accept_on(*address, listener)?;
+        }
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.loops.iter().map(|accepting| accepting.actual).collect()
+    }
+
+    /// Moves to other addresses: the new ones are bound before the old ones are given up, and connections that stand
+    /// are not touched. Errs when a new one cannot be bound: nothing has changed then.
+    pub fn move_to(&mut self, addresses: &[SocketAddr]) -> anyhow::Result<bool> {
+        let is_served = |address: &SocketAddr| self.loops.iter().any(|accepting| accepting.configured == *address);
+        let new: Vec<SocketAddr> = addresses.iter().filter(|address| !is_served(address)).copied().collect();
+        let listeners = bind_listeners(&new)?;
+        let has_changed = !new.is_empty() || self.loops.len() != addresses.len();
+        self.loops.retain(|accepting| {
+            let stays = addresses.contains(&accepting.configured);
+            if !stays {
+                accepting.task.abort();
+            }
+            stays
+        });
+        for (address, listener) in new.into_iter().zip(listeners) {
+            self.accept_on(address, listener)?;
+        }
+        Ok(has_changed)
+    }
+
+    fn accept_on(&mut self, configured: SocketAddr, listener: TcpListener) -> anyhow::Result<()> {
+        let actual = listener.local_addr().context("a listener has no address")?;
+        let listener = tokio::net::TcpListener::from_std(listener).context("a listener cannot be watched")?;
+        let (site, graceful) = (Arc::clone(&self.site), Arc::clone(&self.graceful));
+        let task = tokio::spawn(accept(listener, site, graceful));
+        self.loops.push(AcceptLoop { configured, actual, task });
+        Ok(())
+    }
+
+    /// Stops accepting, lets idle connections go, and waits for the others, no longer than the limit.
+    /// False when some were still busy then.
+    pub async fn drain(self, limit: Duration) -> bool {
+        for accepting in &self.loops {
+            accepting.task.abort();
+        }
+        for accepting in self.loops {
+            // Awaited, so that the loop's share of `graceful` is gone.
+            let _ = accepting.task.await;
+        }
+        let Some(graceful) = Arc::into_inner(self.graceful) else {
+            return false;
+        };
+        tokio::time::timeout(limit, graceful.shutdown()).await.is_ok()
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, site: Arc<Site>, graceful: Arc<GracefulShutdown>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let watcher = graceful.watcher();
+                tokio::spawn(serve(stream, peer, Arc::clone(&site), watcher));
+            }
+            Err(problem) if is_of_one_connection(&problem) => {}
+            Err(problem) => {
+                log::error!("cannot accept connections for the moment: {problem}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A client that left before it was accepted is no trouble of the listener's.
+fn is_of_one_connection(problem: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(problem.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, watcher: hyper_util::server::graceful::Watcher) {
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let limits = site.config.get().settings.limits.clone();
+    let filter = warp::service(routes(Arc::clone(&site)));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let connection = Connection { peer, local, is_tls: false, version: request.version() };
+        answer(Arc::clone(&site), filter.clone(), request, connection)
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle_timeout)
+        .max_buf_size(limits.max_header_bytes)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX));
+    let io = TokioIo::new(WithRefusals::new(stream));
+    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
+    if let Err(problem) = watcher.watch(connection).await {
+        log::debug!("connection from {peer}: {problem}");
+    }
+}
+
+async fn answer<S, B>(
+    site: Arc<Site>,
+    mut filter: S,
+    mut request: Request<Incoming>,
+    connection: Connection,
+) -> Result<Response<B>, Infallible>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: http_body::Body + From<bytes::Bytes>,
+{
+    request.extensions_mut().insert(connection);
+    let access_log = site.access_log.load_full();
+    let logged = access_log.as_ref().map(|_| {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        (request.method().clone(), target, request.headers().clone())
+    });
+    let mut response = match has_odd_transfer_coding(&request) {
+        true => refuse_transfer_coding(),
+        false => filter.call(request).await?,
+    };
+    response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
+    if let (Some(access_log), Some((method, target, headers))) = (access_log, logged) {
+        let trusted = &site.config.get().settings.server.trusted_proxies;
+        access_log.write(&Access {
+            client: client_ip(connection.peer.ip(), &headers, trusted),
+            method: &method,
+            target: &target,
+            version: connection.version,
+            status: response.status().as_u16(),
+            body_bytes: response.body().size_hint().exact().unwrap_or(0),
+            headers: &headers,
+        });
+    }
+    Ok(response)
+}
+
+/// Any transfer coding but a single `chunked`. hyper would read such a body as far as it understands it, and take
+/// the rest for the next request (RFC 9112, 6.1).
+fn has_odd_transfer_coding<B>(request: &Request<B>) -> bool {
+    let mut fields = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let Some(first) = fields.next() else {
+        return false;
+    };
+    request.version() == Version::HTTP_10
+        || fields.next().is_some()
+        || !first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+}
+
+fn refuse_transfer_coding<B: From<bytes::Bytes>>() -> Response<B> {
+    let body = json!({"error": "malformed request: the only transfer coding is a single `chunked`"});
+    let reply = reply::json_reply(StatusCode::BAD_REQUEST, &body);
+    let mut response = Response::new(B::from(body.to_string().into()));
+    *response.status_mut() = reply.status();
+    *response.headers_mut() = reply.headers().clone();
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,244 @@
+//! The serving process's start order and stop order, on one screen: stopping is starting read backwards.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwapOption;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::cli::Cli;
+use crate::config::live::LiveConfig;
+use crate::config::{Config, Settings};
+use crate::plugins::Plugins;
+use crate::python::{self, Interpreter, InterpreterOptions};
+use crate::shutdown::SignalEvent;
+use crate::web::{AccessLog, Server, Site, bind_listeners};
+use crate::{logging, shutdown};
+
+/// How long terminating all plugins may take at a stop, tasks included.
+const TERMINATE_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long Python may take for its last steps before the process ends without it.
+const LAST_STEPS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Serves until a signal asks for the end. Must run on the process's main thread, which becomes Python's.
+pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
+    let settings = config.settings.clone();
+    logging::init(cli.severity(), cli.log.as_deref())?;
+    log::info!(
+        "pserve {} with Python {} starts, PID {}, {}",
+        env!("CARGO_PKG_VERSION"),
+        python::version(),
+        std::process::id(),
+        config.path.display()
+    );
+    for warning in &settings.warnings {
+        log::warn!("{warning}");
+    }
+    let signals = shutdown::listen().context("cannot listen for signals")?;
+    let listeners = bind_listeners(&settings.listen)?;
+    let access_log = open_access_log(&settings)?;
+    let config = Arc::new(LiveConfig::new(config));
+    let interpreter = Interpreter::start(&interpreter_options(cli, &config, &settings))?;
+    let pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.server.io_threads)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("cannot start the I/O threads")?;
+    let plugins = Arc::new(Plugins::new(interpreter.clone(), Arc::clone(&config)));
+    let site = Arc::new(Site { config, plugins, access_log: ArcSwapOption::new(access_log.map(Arc::new)) });
+    let conductor = Conductor { site, interpreter: interpreter.clone(), pidfile: pidfile.clone() };
+    runtime.spawn(conductor.run(settings, listeners, signals));
+    let ended = interpreter.run();
+    if let Some(pidfile) = &pidfile {
+        pidfile.remove();
+    }
+    ended
+}
+
+fn interpreter_options(cli: &Cli, config: &LiveConfig, settings: &Settings) -> InterpreterOptions {
+    let as_text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    InterpreterOptions {
+        venv: settings.python.venv.clone(),
+        plugins_dir: settings.plugins_dir.clone(),
+        handler_threads: settings.limits.handler_threads,
+        log_level: cli.severity(),
+        ini_file: cli.ini_file.as_ref().map_or_else(|| config.path().to_string_lossy().into_owned(), as_text),
+        log_file: cli.log.as_ref().map(as_text),
+        level_as_typed: cli.level.as_ref().map_or_else(|| "DEBUG".to_owned(), |level| level.as_typed.clone()),
+    }
+}
+
+fn open_access_log(settings: &Settings) -> anyhow::Result<Option<AccessLog>> {
+    let path = settings.server.access_log.as_ref();
+    path.map(|path| AccessLog::open(path).with_context(|| format!("cannot write the access log {}", path.display())))
+        .transpose()
+}
+
+/// What runs on the I/O threads from the first load to the last drain.
+struct Conductor {
+    site: Arc<Site>,
+    interpreter: Interpreter,
+    pidfile: Option<PidFile>,
+}
+
+impl Conductor {
+    async fn run(self, settings: Settings, listeners: Vec<TcpListener>, mut signals: UnboundedReceiver<SignalEvent>) {
+        let first_load = async {
+            match self.site.plugins.load_all().await {
+                Ok(failed) if !failed.is_empty() => {
+                    log::warn!("{} plugin files failed; the others serve", failed.len())
+                }
+                Ok(_) => {}
+                Err(problem) => log::error!("{problem}"),
+            }
+        };
+        // A constructor may hang: a signal must end the server all the same.
+        let started = tokio::select! {
+            () = first_load => true,
+            () = stop_asked(&mut signals) => false,
+        };
+        let server = started.then(|| Server::start(Arc::clone(&self.site), &settings.listen, listeners)).transpose();
+        match server {
+            Ok(Some(mut server)) => {
+                announce(&server, &self.site);
+                self.serve(&mut server, &mut signals).await;
+                self.stop(Some(server), signals).await;
+            }
+            Ok(None) => self.stop(None, signals).await,
+            Err(problem) => {
+                log::error!("{problem:#}");
+                self.stop(None, signals).await;
+            }
+        }
+    }
+
+    /// Handles signals until one asks for the end.
+    async fn serve(&self, server: &mut Server, signals: &mut UnboundedReceiver<SignalEvent>) {
+        let loop_replaced = self.interpreter.loop_replaced();
+        loop {
+            tokio::select! {
+                signal = signals.recv() => match signal {
+                    Some(SignalEvent::Reload(name)) => self.reload(name, server).await,
+                    Some(SignalEvent::Stop(name)) => {
+                        log::info!("{name}: finishing what is in flight");
+                        return;
+                    }
+                    None => return,
+                },
+                () = loop_replaced.notified() => self.load_everything_again().await,
+            }
+        }
+    }
+
+    /// Takes up the INI file, the plugins and the log files as they are now. Whatever cannot work stays as it was.
+    async fn reload(&self, signal: &str, server: &mut Server) {
+        log::info!("{signal}: reading {} and reloading every plugin", self.site.config.path().display());
+        logging::reopen();
+        let before = self.site.config.get();
+        self.load_everything_again().await;
+        let settings = &self.site.config.get().settings;
+        if settings.python != before.settings.python {
+            log::warn!("[python] has changed; that takes a restart of the server");
+        }
+        match server.move_to(&settings.listen) {
+            Ok(true) => announce(server, &self.site),
+            Ok(false) => {}
+            Err(problem) => log::error!("{problem:#}; the old addresses stay"),
+        }
+        self.reload_access_log(settings);
+    }
+
+    fn reload_access_log(&self, settings: &Settings) {
+        let current = self.site.access_log.load_full();
+        match (&current, &settings.server.access_log) {
+            (Some(open), Some(path)) if open.path() == path => open.reopen(),
+            _ => match open_access_log(settings) {
+                Ok(access_log) => self.site.access_log.store(access_log.map(Arc::new)),
+                Err(problem) => log::error!("{problem:#}; the old access log stays"),
+            },
+        }
+    }
+
+    async fn load_everything_again(&self) {
+        match self.site.plugins.reload_all().await {
+            Ok(failed) if failed.is_empty() => log::info!("every plugin is reloaded"),
+            Ok(failed) => log::warn!("{} plugin files failed; their old plugins stay", failed.len()),
+            Err(problem) => log::error!("{problem}"),
+        }
+    }
+
+    /// Drains, terminates the plugins, and ends Python. A second signal, or a step that takes too long, ends the
+    /// process at once.
+    async fn stop(self, server: Option<Server>, mut signals: UnboundedReceiver<SignalEvent>) {
+        let limit = self.site.config.get().settings.limits.drain_timeout;
+        let orderly = async {
+            if let Some(server) = server
+                && !server.drain(limit).await
+            {
+                log::warn!("some connections were still busy after {limit:?}");
+            }
+            // Connections that ended early may have left calls behind: what was accepted is finished.
+            self.site.plugins.drain(Duration::from_millis(200)).await;
+            if tokio::time::timeout(TERMINATE_LIMIT, self.site.plugins.terminate_all()).await.is_err() {
+                log::warn!("plugins did not terminate within {TERMINATE_LIMIT:?}");
+            }
+            log::info!("stopped");
+            self.interpreter.stop();
+            tokio::time::sleep(LAST_STEPS_LIMIT).await;
+            log::warn!("Python did not end within {LAST_STEPS_LIMIT:?}; ending without it");
+        };
+        tokio::select! {
+            () = orderly => {}
+            () = stop_asked(&mut signals) => log::warn!("second signal: ending at once"),
+        }
+        if let Some(pidfile) = &self.pidfile {
+            pidfile.remove();
+        }
+        crate::exit_status::leave(crate::exit_status::CLEAN);
+    }
+}
+
+async fn stop_asked(signals: &mut UnboundedReceiver<SignalEvent>) {
+    while let Some(event) = signals.recv().await {
+        if matches!(event, SignalEvent::Stop(_)) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+fn announce(server: &Server, site: &Site) {
+    for id in site.plugins.registry().ids() {
+        log::info!("route /{id}");
+    }
+    for address in server.addresses() {
+        log::info!("PID {} serves http://{address}", std::process::id());
+    }
+}
+
+/// The file that holds this process's number while it serves.
+#[derive(Debug, Clone)]
+struct PidFile(PathBuf);
+
+impl PidFile {
+    /// Written after the addresses are bound: a second server that fails for want of the port leaves it alone.
+    fn write(path: &Path) -> anyhow::Result<Self> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("cannot write the pidfile {}", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// Removes it, unless another process has written its own number meanwhile.
+    fn remove(&self) {
+        let is_ours = std::fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == std::process::id().to_string());
+        if is_ours && let Err(problem) = std::fs::remove_file(&self.0) {
+            log::warn!("cannot remove the pidfile {}: {problem}", self.0.display());
+        }
+    }
+}
