@@ -87,6 +87,7 @@ impl Settings {
         let reader = Reader { table, file };
         let mut warnings = Vec::new();
         reader.warn_of_unknown_keys(&mut warnings);
+        reader.refuse_what_is_not_there_yet()?;
         Ok(Self {
             listen: reader.listen_addresses()?,
             plugins_dir: reader.plugins_dir()?,
@@ -354,6 +355,17 @@ impl<'a> Reader<'a> {
             handler_threads: count("handler_threads", 40, 10_000)?,
             max_waiting_calls: count("waiting_calls", 10_000, 10_000_000)?,
         })
+    }
+
+    /// Starting all the same would serve less protected than the file asks for.
+    fn refuse_what_is_not_there_yet(&self) -> Result<(), ConfigError> {
+        for section in ["SSL", "cors"] {
+            if self.truth(section, "enabled") {
+                let message = "is not supported yet; switch it off, or let a proxy in front do it";
+                return Err(self.error(section, "enabled", message));
+            }
+        }
+        Ok(())
     }
 
     fn warn_of_unknown_keys(&self, warnings: &mut Vec<String>) {
