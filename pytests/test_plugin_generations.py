@@ -174,6 +174,8 @@ import queue
 from typing import ClassVar
 from plugincore.baseplugin import BasePlugin
 
+AT_IMPORT = __name__
+
 @dataclasses.dataclass
 class Point:
     x: int
@@ -182,14 +184,16 @@ class Point:
 class Named(BasePlugin):
     def request_handler(self, **data):
         copy = pickle.loads(pickle.dumps(Point(3)))
-        return {'x': copy.x, 'name': __name__, 'standard': hasattr(queue, 'Queue'), 'same': type(copy) is Point}
+        return {'x': copy.x, 'name': __name__, 'standard': hasattr(queue, 'Queue'), 'same': type(copy) is Point,
+                'fields': [field.name for field in dataclasses.fields(Point)], 'at_import': AT_IMPORT}
 """
 
 
 @pytest.mark.parametrize("stem", ["ordinary", "queue", "calendar"])
 def test_files_named_like_standard_modules(start, stem):
     server = start({f"{stem}.py": STANDARD_NAME})
-    assert server.get("/named").json() == {"x": 3, "name": stem, "standard": True, "same": True}
+    expected = {"x": 3, "name": stem, "standard": True, "same": True, "fields": ["x"], "at_import": stem}
+    assert server.get("/named").json() == expected
     assert server.get("/reload/named").status == 200
     assert server.get("/named").json()["same"] is True
 
@@ -335,3 +339,135 @@ class Env(BasePlugin):
     server = start({"env.py": source})
     assert "pip install aiohttp" in server.log
     assert json.loads(server.get("/plugins").body) == {"loaded_plugins": []}
+
+
+CARELESS = """
+import asyncio
+from plugincore.baseplugin import BasePlugin
+class NoSuper(BasePlugin):
+    def __init__(self, **kwargs):
+        self.word = 'made'
+    def request_handler(self, **data):
+        data['log']('heard')
+        return [self.word, data['subpath']]
+class Guarded(BasePlugin):
+    def __init__(self, **kwargs):
+        super().__init__(config=kwargs['config'], log=kwargs['log'], prog_args=kwargs['prog_args'])
+    def request_handler(self, **data):
+        return 'in'
+"""
+
+
+def test_constructors_that_keep_things_from_the_base_class(start):
+    server = start({"nosuper.py": CARELESS})
+    assert server.get("/nosuper").json() == ["made", None]
+    server.wait_for_log("nosuper - heard")
+    server = start({"careless.py": CARELESS}, ini="[plugin_parms]\ncareless=auth_type=plugin&apikey=kept-key")
+    assert server.get("/guarded").status == 403
+    assert server.get("/guarded?apikey=kept-key").text == "in"
+
+
+def test_an_initialize_that_hangs_fails_after_its_time(start):
+    hanging = """
+import asyncio
+from plugincore.baseplugin import BasePlugin
+class Hanging(BasePlugin):
+    async def initialize(self, **kwargs):
+        await asyncio.sleep(1000)
+"""
+    server = start({"a.py": hanging, "b.py": BROKEN["z_good.py"]}, ini="[limits]\nload_timeout=0.2")
+    assert server.get("/good").text == "good"
+    assert "initialize did not end within 0.2 seconds" in server.log
+
+
+PLAIN_AND_LOOP = """
+import asyncio, logging, multiprocessing, threading, time
+from plugincore.baseplugin import BasePlugin
+class Feeder(BasePlugin):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.queue = asyncio.Queue()
+        self.event = asyncio.Event()
+        asyncio.create_task(self.consume())
+    async def consume(self):
+        while True:
+            self.log.info(f'got {await self.queue.get()}')
+            await self.event.wait()
+            self.log.info('event seen')
+    def request_handler(self, **data):
+        self.queue.put_nowait(data['n'])
+        self.event.set()
+        return 'fed'
+class Forker(BasePlugin):
+    def request_handler(self, **data):
+        logging.info('from %s', threading.current_thread().name)
+        process = multiprocessing.get_context('fork').Process(target=int)
+        process.start()
+        process.join()
+        return str(process.exitcode)
+class Guarded(BasePlugin):
+    inside = most = 0
+    async def _check_auth(self, data):
+        await asyncio.sleep(0)
+        return True
+    def request_handler(self, **data):
+        asyncio.get_running_loop()
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.05)
+        self.inside -= 1
+        return self.after()
+    async def after(self):
+        return str(self.most)
+class Through(BasePlugin):
+    async def handle_request(self, **data):
+        return await super().handle_request(**data)
+    def request_handler(self, **data):
+        self.log.info('blocking')
+        time.sleep(float(data.get('seconds', 0)))
+        return {'main': threading.current_thread() is threading.main_thread(), 'nan': float('nan')}
+class Quick(BasePlugin):
+    async def request_handler(self, **data):
+        return 'quick'
+class Changing(BasePlugin):
+    async def request_handler(self, **data):
+        outer = {}
+        class Grower(dict):
+            def items(self):
+                outer['more' + str(len(outer))] = 1
+                return []
+        outer.update(a=Grower(), b=1)
+        return outer
+"""
+
+
+def test_plain_handlers_and_the_event_loop(start):
+    server = start({"both.py": PLAIN_AND_LOOP})
+    assert server.get("/feeder?n=7").text == "fed"
+    server.wait_for_log("got 7\n")
+    server.wait_for_log("event seen")
+    assert server.get("/forker").text == "0"
+    import concurrent.futures
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: server.get("/guarded").text, range(4))) == ["1"] * 4
+        slow = pool.submit(server.get, "/through?seconds=1.5")
+        server.wait_for_log("blocking")
+        assert server.get("/quick").text == "quick"
+        assert not slow.done()
+        assert slow.result().json() == {"main": False, "nan": None}
+    reply = server.get("/changing")
+    assert reply.status == 500 and "changed while" in reply.json()["message"]
+    assert server.get("/quick").text == "quick"
+
+
+def test_nobody_reading_standard_output_is_no_error(evaluate):
+    code = """
+import os
+os.close(1)
+print('to nobody', flush=True)
+self.log.info('the log goes on')
+result = 'fine'
+"""
+    assert evaluate(code) == "fine"
+    evaluate.server.wait_for_log("the log goes on")

@@ -127,10 +127,19 @@ class Req(BasePlugin):
             peer=r.transport.get_extra_info('peername')[0], peer2=r.get_extra_info('peername')[0],
             text=await r.text(), read=(await r.read()).decode(), json=await r.json(),
             chunks=[chunk.decode() async for chunk in r.content.iter_chunked(5)], eof=r.content.at_eof(),
-            truth=bool(r),
+            truth=bool(r), can_read_after=r.can_read_body,
         )
         r.app['shared'] = 1
         return seen
+class Req2(BasePlugin):
+    async def request_handler(self, **data):
+        return data['request'].query_string
+class Stream(BasePlugin):
+    async def request_handler(self, **data):
+        content = data['request'].content
+        first = await content.readline()
+        chunks = [chunk.decode() async for chunk in content.iter_chunked(4)]
+        return [first.decode(), chunks, content.at_eof(), data['request'].can_read_body]
 class Form(BasePlugin):
     async def request_handler(self, **data):
         form = await data['request'].post()
@@ -176,10 +185,13 @@ def check_request(server):
         "text": '{"k": 1}',
         "read": '{"k": 1}',
         "json": {"k": 1},
-        "chunks": ['{"k":', " 1}"],
+        "chunks": [],
         "eof": True,
+        "can_read_after": False,
         "truth": True,
     }
+    assert server.post("/stream", "one\ntwothree", "text/plain").json() == ["one\n", ["twot", "hree"], True, False]
+    assert server.get("/req2?x=a%2Bb%26c%20d+e&y=%C3%A9").text == "x=a%2Bb%26c d e&y=é"
     assert server.post("/form", "a=1&b=&a=2", FORM).json() == [["a", "1"], ["b", ""], ["a", "2"]]
     body = '--X\r\nContent-Disposition: form-data; name="f"; filename="n"\r\n\r\nz\r\n--X--\r\n'
     assert server.post("/form", body, "multipart/form-data; boundary=X").json() == [["f", "n"]]

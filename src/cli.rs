@@ -12,6 +12,7 @@ use crate::logging::Severity;
     name = "pserve",
     version,
     infer_long_args = true,
+    args_override_self = true,
     about = "Serves the Python plugin files of a folder as HTTP endpoints.",
     after_help = "Signals: SIGHUP or SIGUSR1 reads the INI file and reloads every plugin without losing a request;\n\
                   SIGTERM, SIGINT or SIGABRT finishes what is in flight and stops.\n\
@@ -50,7 +51,28 @@ fn parse_level(text: &str) -> Result<GivenLevel, String> {
     Ok(GivenLevel { severity, as_typed: text.to_owned() })
 }
 
+/// What the command line amounts to when it is no order to serve.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotServing {
+    /// `--help` or `--version`: the text to print.
+    Answer(String),
+    /// A mistake, in one line.
+    Mistake(String),
+}
+
 impl Cli {
+    /// Reads the process's command line.
+    pub fn from_command_line() -> Result<Self, NotServing> {
+        Self::try_parse().map_err(|problem| {
+            let text = problem.to_string();
+            if !problem.use_stderr() {
+                return NotServing::Answer(text);
+            }
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            NotServing::Mistake(format!("{first} (pserve --help lists the options)"))
+        })
+    }
+
     /// The INI file that is meant: the one given, else `pserve.ini`, else `config.ini`.
     /// The error is the line to show.
     pub fn ini_path(&self) -> Result<PathBuf, String> {

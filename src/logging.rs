@@ -129,22 +129,31 @@ pub fn init(level: Severity, file: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What every start tells, whatever the level.
+pub fn announce(message: &str) {
+    if let Some(sink) = SINK.get() {
+        sink.write(Severity::Info, "pserve", message);
+    }
+}
+
+/// A text for another log, with every configured key replaced.
+pub fn without_secrets(text: &str) -> String {
+    SINK.get().map_or_else(|| text.to_owned(), |sink| sink.without_secrets(text))
+}
+
 /// Writes one record. Never panics and never fails: a log that cannot be written is no reason to stop serving.
 pub fn emit(severity: Severity, name: &str, message: &str) {
-    let Some(sink) = SINK.get().filter(|sink| severity >= sink.level) else {
-        return;
-    };
-    let message = sink.without_secrets(message);
-    let dated = format!("{} - {name} - {} - {message}\n", timestamp(), severity.name());
-    let console_text = if sink.console_is_terminal { dated.clone() } else { systemd_lines(severity, name, &message) };
-    let _ = lock(&sink.console).write_all(console_text.as_bytes());
-    if let Some(file) = &sink.file {
-        file.write(sink, &dated);
+    if let Some(sink) = SINK.get().filter(|sink| severity >= sink.level) {
+        sink.write(severity, name, message);
     }
 }
 
 /// A key that must never be written: it is replaced by `***` wherever it turns up, also after it has been changed.
+/// One of less than four letters is not hidden: it would be found in every other word.
 pub fn hide(secret: &str) {
+    if secret.chars().count() < 4 {
+        return;
+    }
     if let Some(sink) = SINK.get() {
         let mut secrets = sink.secrets.write().unwrap_or_else(PoisonError::into_inner);
         if !secrets.iter().any(|known| known == secret) {
@@ -189,6 +198,16 @@ impl LogFile {
 }
 
 impl Sink {
+    fn write(&self, severity: Severity, name: &str, message: &str) {
+        let message = printable(&self.without_secrets(message));
+        let dated = format!("{} - {name} - {} - {message}\n", timestamp(), severity.name());
+        let text = if self.console_is_terminal { dated.clone() } else { systemd_lines(severity, name, &message) };
+        let _ = lock(&self.console).write_all(text.as_bytes());
+        if let Some(file) = &self.file {
+            file.write(self, &dated);
+        }
+    }
+
     fn without_secrets(&self, message: &str) -> String {
         let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
         let mut clean = message.to_owned();
@@ -197,6 +216,19 @@ impl Sink {
         }
         clean
     }
+}
+
+/// Control characters but for line breaks and tabs are escaped: a message cannot rewrite a terminal or a line.
+fn printable(message: &str) -> String {
+    let is_harmless = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if message.chars().all(is_harmless) {
+        return message.to_owned();
+    }
+    let mut clean = String::with_capacity(message.len());
+    for c in message.replace("\r\n", "\n").chars() {
+        if is_harmless(c) { clean.push(c) } else { clean.push_str(&format!("\\x{:02x}", u32::from(c))) }
+    }
+    clean
 }
 
 /// Python's `%(asctime)s`: local time with milliseconds.
@@ -258,6 +290,11 @@ mod tests {
             systemd_lines(Severity::Critical, "plug", "one\ntwo\n"),
             "<2>CRITICAL - plug - one\n<2>CRITICAL - plug - two\n"
         );
+    }
+
+    #[test]
+    fn a_message_cannot_move_the_cursor() {
+        assert_eq!(printable("a\u{1b}[2Jb\rc\td\r\ne"), "a\\x1b[2Jb\\x0dc\td\ne");
     }
 
     #[test]

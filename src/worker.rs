@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,7 +14,7 @@ use crate::config::live::LiveConfig;
 use crate::config::{Config, Settings};
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
-use crate::shutdown::SignalEvent;
+use crate::shutdown::{SignalEvents, StopRequests};
 use crate::web::{AccessLog, Server, Site, bind_listeners};
 use crate::{logging, shutdown};
 
@@ -28,13 +28,13 @@ const LAST_STEPS_LIMIT: Duration = Duration::from_secs(5);
 pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     let settings = config.settings.clone();
     logging::init(cli.severity(), cli.log.as_deref())?;
-    log::info!(
+    logging::announce(&format!(
         "pserve {} with Python {} starts, PID {}, {}",
         env!("CARGO_PKG_VERSION"),
         python::version(),
         std::process::id(),
         config.path.display()
-    );
+    ));
     for warning in &settings.warnings {
         log::warn!("{warning}");
     }
@@ -43,7 +43,7 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     let access_log = open_access_log(&settings)?;
     let config = Arc::new(LiveConfig::new(config));
     let interpreter = Interpreter::start(&interpreter_options(cli, &config, &settings))?;
-    let pidfile = settings.pidfile.as_deref().map(PidFile::write).transpose()?;
+    let pidfile = Arc::new(Mutex::new(settings.pidfile.as_deref().map(PidFile::write).transpose()?));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.server.io_threads)
         .thread_name("io")
@@ -52,12 +52,10 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         .context("cannot start the I/O threads")?;
     let plugins = Arc::new(Plugins::new(interpreter.clone(), Arc::clone(&config)));
     let site = Arc::new(Site { config, plugins, access_log: ArcSwapOption::new(access_log.map(Arc::new)) });
-    let conductor = Conductor { site, interpreter: interpreter.clone(), pidfile: pidfile.clone() };
+    let conductor = Conductor { site, interpreter: interpreter.clone(), pidfile: Arc::clone(&pidfile) };
     runtime.spawn(conductor.run(settings, listeners, signals));
     let ended = interpreter.run();
-    if let Some(pidfile) = &pidfile {
-        pidfile.remove();
-    }
+    remove_pidfile(&pidfile);
     ended
 }
 
@@ -84,54 +82,66 @@ fn open_access_log(settings: &Settings) -> anyhow::Result<Option<AccessLog>> {
 struct Conductor {
     site: Arc<Site>,
     interpreter: Interpreter,
-    pidfile: Option<PidFile>,
+    pidfile: Arc<Mutex<Option<PidFile>>>,
 }
 
 impl Conductor {
-    async fn run(self, settings: Settings, listeners: Vec<TcpListener>, mut signals: UnboundedReceiver<SignalEvent>) {
-        let first_load = async {
-            match self.site.plugins.load_all().await {
-                Ok(failed) if !failed.is_empty() => {
-                    log::warn!("{} plugin files failed; the others serve", failed.len())
-                }
-                Ok(_) => {}
-                Err(problem) => log::error!("{problem}"),
-            }
-        };
+    async fn run(self, settings: Settings, listeners: Vec<TcpListener>, signals: SignalEvents) {
+        let SignalEvents { mut reloads, stops } = signals;
         // A constructor may hang: a signal must end the server all the same.
         let started = tokio::select! {
-            () = first_load => true,
-            () = stop_asked(&mut signals) => false,
+            () = self.load_first() => true,
+            name = stops.asked(1) => {
+                log::info!("{name}: stopping before the plugins are loaded");
+                false
+            }
         };
         let server = started.then(|| Server::start(Arc::clone(&self.site), &settings.listen, listeners)).transpose();
         match server {
             Ok(Some(mut server)) => {
                 announce(&server, &self.site);
-                self.serve(&mut server, &mut signals).await;
-                self.stop(Some(server), signals).await;
+                self.serve(&mut server, &mut reloads, &stops).await;
+                self.stop(Some(server), &stops).await;
             }
-            Ok(None) => self.stop(None, signals).await,
+            Ok(None) => self.stop(None, &stops).await,
             Err(problem) => {
                 log::error!("{problem:#}");
-                self.stop(None, signals).await;
+                self.stop(None, &stops).await;
             }
         }
     }
 
-    /// Handles signals until one asks for the end.
-    async fn serve(&self, server: &mut Server, signals: &mut UnboundedReceiver<SignalEvent>) {
+    async fn load_first(&self) {
+        match self.site.plugins.load_all().await {
+            Ok(failed) if failed.is_empty() => {}
+            Ok(failed) => log::warn!("plugin files with errors: {}; the others serve", failed.len()),
+            Err(problem) => log::error!("{problem}"),
+        }
+    }
+
+    /// Handles signals until one asks for the end, also in the middle of a reload.
+    async fn serve(&self, server: &mut Server, reloads: &mut UnboundedReceiver<&'static str>, stops: &StopRequests) {
         let loop_replaced = self.interpreter.loop_replaced();
         loop {
-            tokio::select! {
-                signal = signals.recv() => match signal {
-                    Some(SignalEvent::Reload(name)) => self.reload(name, server).await,
-                    Some(SignalEvent::Stop(name)) => {
-                        log::info!("{name}: finishing what is in flight");
-                        return;
-                    }
-                    None => return,
-                },
-                () = loop_replaced.notified() => self.load_everything_again().await,
+            let asked = tokio::select! {
+                name = stops.asked(1) => Err(name),
+                name = reloads.recv() => Ok(name),
+                () = loop_replaced.notified() => Ok(None),
+            };
+            let work = async {
+                match asked {
+                    Ok(Some(name)) => self.reload(name, server).await,
+                    Ok(None) => self.load_everything_again().await,
+                    Err(_) => {}
+                }
+            };
+            let stopped = tokio::select! {
+                () = work => asked.err(),
+                name = stops.asked(1) => Some(name),
+            };
+            if let Some(name) = stopped {
+                log::info!("{name}: finishing what is in flight");
+                return;
             }
         }
     }
@@ -143,8 +153,17 @@ impl Conductor {
         let before = self.site.config.get();
         self.load_everything_again().await;
         let settings = &self.site.config.get().settings;
-        if settings.python != before.settings.python {
-            log::warn!("[python] has changed; that takes a restart of the server");
+        for (name, changed) in [
+            ("[python]", settings.python != before.settings.python),
+            ("[server] io_threads", settings.server.io_threads != before.settings.server.io_threads),
+            ("[limits] handler_threads", settings.limits.handler_threads != before.settings.limits.handler_threads),
+        ] {
+            if changed {
+                log::warn!("{name} has changed; that takes a restart of the server");
+            }
+        }
+        if settings.pidfile != before.settings.pidfile {
+            self.move_pidfile(settings.pidfile.as_deref());
         }
         match server.move_to(&settings.listen) {
             Ok(true) => announce(server, &self.site),
@@ -152,6 +171,18 @@ impl Conductor {
             Err(problem) => log::error!("{problem:#}; the old addresses stay"),
         }
         self.reload_access_log(settings);
+    }
+
+    fn move_pidfile(&self, path: Option<&Path>) {
+        let mut current = self.pidfile.lock().unwrap_or_else(PoisonError::into_inner);
+        match path.map(PidFile::write).transpose() {
+            Ok(new) => {
+                if let Some(old) = std::mem::replace(&mut *current, new) {
+                    old.remove();
+                }
+            }
+            Err(problem) => log::error!("{problem:#}; the old one stays"),
+        }
     }
 
     fn reload_access_log(&self, settings: &Settings) {
@@ -168,14 +199,14 @@ impl Conductor {
     async fn load_everything_again(&self) {
         match self.site.plugins.reload_all().await {
             Ok(failed) if failed.is_empty() => log::info!("every plugin is reloaded"),
-            Ok(failed) => log::warn!("{} plugin files failed; their old plugins stay", failed.len()),
+            Ok(failed) => log::warn!("plugin files with errors: {}; what they served before stays", failed.len()),
             Err(problem) => log::error!("{problem}"),
         }
     }
 
     /// Drains, terminates the plugins, and ends Python. A second signal, or a step that takes too long, ends the
     /// process at once.
-    async fn stop(self, server: Option<Server>, mut signals: UnboundedReceiver<SignalEvent>) {
+    async fn stop(self, server: Option<Server>, stops: &StopRequests) {
         let limit = self.site.config.get().settings.limits.drain_timeout;
         let orderly = async {
             if let Some(server) = server
@@ -195,30 +226,25 @@ impl Conductor {
         };
         tokio::select! {
             () = orderly => {}
-            () = stop_asked(&mut signals) => log::warn!("second signal: ending at once"),
+            name = stops.asked(2) => log::warn!("{name} again: ending at once"),
         }
-        if let Some(pidfile) = &self.pidfile {
-            pidfile.remove();
-        }
+        remove_pidfile(&self.pidfile);
         crate::exit_status::leave(crate::exit_status::CLEAN);
     }
 }
 
-async fn stop_asked(signals: &mut UnboundedReceiver<SignalEvent>) {
-    while let Some(event) = signals.recv().await {
-        if matches!(event, SignalEvent::Stop(_)) {
-            return;
-        }
+fn remove_pidfile(pidfile: &Mutex<Option<PidFile>>) {
+    if let Some(pidfile) = pidfile.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        pidfile.remove();
     }
-    std::future::pending().await
 }
 
 fn announce(server: &Server, site: &Site) {
     for id in site.plugins.registry().ids() {
-        log::info!("route /{id}");
+        logging::announce(&format!("route /{id}"));
     }
     for address in server.addresses() {
-        log::info!("PID {} serves http://{address}", std::process::id());
+        logging::announce(&format!("PID {} serves http://{address}", std::process::id()));
     }
 }
 

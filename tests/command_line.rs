@@ -22,8 +22,8 @@ fn a_wrong_command_line_is_status_2() {
     let dir = tempfile::tempdir().unwrap();
     for arguments in [&["--nonsense"][..], &["-v", "LOUD"], &["-i"]] {
         let (status, _, err) = run_to_end(dir.path(), arguments);
-        assert_eq!(status, 2, "{arguments:?}");
-        assert!(!err.is_empty());
+        assert_eq!((status, err.lines().count()), (2, 1), "{arguments:?}: {err}");
+        assert!(err.starts_with("pserve: "), "{err}");
     }
 }
 

@@ -171,3 +171,53 @@ class Fail(BasePlugin):
     def request_handler(self, **data):
         raise ValueError('boom')
 ";
+
+#[test]
+fn a_backslash_at_the_end_of_a_value_swallows_nothing() {
+    let ini = "[plugin_parms]\nother=x=\\\nfail=auth_type=plugin&apikey=guarding-key\n";
+    let server = TestServer::build().plugin("fail.py", FAIL).ini(ini).start();
+    assert_eq!(server.get("/fail").status, 403);
+    assert_eq!(server.get("/fail?apikey=guarding-key").status, 500);
+}
+
+#[test]
+fn a_long_chain_of_references_is_an_error_and_no_crash() {
+    let chain: String = (0..5000).map(|n| format!("k{n}=${{k{}}}\n", n + 1)).collect();
+    let text = format!("[paths]\nplugins=plugins\n[m]\n{chain}k5000=end\n");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("plugins")).unwrap();
+    std::fs::write(dir.path().join("x.ini"), text).unwrap();
+    let (status, _, err) = run_to_end(dir.path(), &["-i", "x.ini"]);
+    assert_eq!(status, 2, "{err}");
+    assert!(err.contains("deep"), "{err}");
+}
+
+#[test]
+fn an_empty_key_of_a_plugin_is_told_in_a_readable_log() {
+    let ini = "[plugin_parms]\nfail=auth_type=plugin&apikey=\n";
+    let server = TestServer::build().plugin("fail.py", FAIL).ini(ini).start();
+    assert_eq!(server.get("/fail").status, 404);
+    assert!(server.log().contains("auth_type=plugin needs a key"), "{}", server.log());
+}
+
+#[test]
+fn errors_in_values_that_may_be_keys_do_not_quote_them() {
+    let dir = tempfile::tempdir().unwrap();
+    for text in
+        ["[auth]\napikey=int:hushhush\n", "[x]\nmy_token=list:int:hushhush\n", "[auth]\nhushhush\n", "hushhush\n"]
+    {
+        std::fs::write(dir.path().join("x.ini"), text).unwrap();
+        let (status, out, err) = run_to_end(dir.path(), &["-i", "x.ini"]);
+        assert_eq!(status, 2);
+        assert!(!format!("{out}{err}").contains("hushhush"), "{text}: {out}{err}");
+    }
+}
+
+#[test]
+fn sections_of_ours_that_differ_by_case_only_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("x.ini"), "[network]\nport=1\n[Network]\nport=2\n").unwrap();
+    let (status, _, err) = run_to_end(dir.path(), &["-i", "x.ini"]);
+    assert_eq!(status, 2);
+    assert!(err.contains("x.ini:3: [Network] and [network] (line 1) mean the same section"), "{err}");
+}

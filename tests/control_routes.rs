@@ -99,7 +99,9 @@ fn all_classes_of_a_file_change_together() {
     assert_eq!(server.get("/reload/two").status, 200);
     assert_eq!((server.get("/one").text(), server.get("/two").text()), ("2".into(), "2".into()));
     server.write_plugin("pair.py", &format!("{}\nclass Three(Two): pass\n", PAIR.replace("One", "Uno")));
-    assert_eq!(server.get("/reload/one").status, 200);
+    let gone = server.get("/reload/one");
+    assert_eq!(gone.status, 404);
+    assert!(gone.text().contains("no longer defines it"), "{}", gone.text());
     assert_eq!(server.get("/plugins").json()["loaded_plugins"], json!(["uno", "two", "three"]));
     assert_eq!(server.get("/one").status, 404);
 }
@@ -312,4 +314,15 @@ class Owner(BasePlugin):
         assert_eq!(reload.join().unwrap(), 200);
     });
     assert_eq!(server.get("/owner").text(), "2");
+}
+
+#[test]
+fn a_refused_class_does_not_spoil_the_reload_of_the_others() {
+    let file = |version: &str| PAIR.replace("One", "Greeter").replace("VERSION", version);
+    let server = TestServer::build().plugin("a.py", &greeter("first")).plugin("b.py", &file("1")).start();
+    assert_eq!(server.get("/two").text(), "1");
+    server.write_plugin("b.py", &file("2"));
+    assert_eq!(server.get("/reload/two").status, 200);
+    assert_eq!(server.get("/two").text(), "2");
+    assert_eq!(server.get("/greeter").text(), "first");
 }

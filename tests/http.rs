@@ -3,6 +3,8 @@
 mod common;
 
 use common::TestServer;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 const ECHO: &str = "
 from plugincore.baseplugin import BasePlugin
@@ -119,7 +121,12 @@ fn a_chunked_body_is_read() {
 #[test]
 fn malformed_requests_are_400_as_json() {
     let server = TestServer::with_plugin("echo.py", ECHO);
-    let cases: [&[u8]; 6] = [
+    let cases: [&[u8]; 11] = [
+        b"GET echo HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         b"nonsense\r\n\r\n",
         b"GET  /echo HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /echo HTTP/1.1\r\nbad header\r\n\r\n",
@@ -146,6 +153,17 @@ fn what_follows_an_odd_transfer_coding_is_not_taken_for_a_request() {
     );
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[test]
+fn what_follows_two_contradicting_lengths_is_not_taken_for_a_request() {
+    let server = TestServer::with_plugin("echo.py", ECHO);
+    let answer = server.raw(
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /plugins HTTP/1.1\r\nHost: x\r\n\r\n",
+    );
+    // RFC 9112, 6.3: the coding counts, and the connection ends with the answer.
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
 }
 
 #[test]
@@ -186,4 +204,28 @@ fn the_access_log_is_in_combined_format_with_keys_masked() {
     assert!(text.starts_with("10.1.1.1 - - ["), "{text}");
     assert!(text.contains("] \"GET /echo/a?x=1&apikey=*** HTTP/1.1\" 200 "), "{text}");
     assert!(text.contains("\"http://x/?apikey=***\" \"tester \\\"1\\\"\""), "{text}");
+}
+
+#[tokio::test]
+async fn http_2_with_prior_knowledge_serves_get_post_and_head() {
+    let server = TestServer::with_plugin("echo.py", ECHO);
+    let stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for (method, status, length) in [("GET", 200, 0), ("POST", 200, 5), ("HEAD", 200, 0), ("PUT", 405, 0)] {
+        let body = Full::new(bytes::Bytes::from(vec![b'x'; length]));
+        let uri = format!("http://{}/echo/two", server.address());
+        let request = http::Request::builder().method(method).uri(uri).body(body).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{method}");
+        assert!(response.headers()["content-length"].to_str().unwrap().parse::<usize>().unwrap() > 0);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        if method == "HEAD" {
+            assert!(body.is_empty());
+        } else if status == 200 {
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body, serde_json::json!({"method": method, "subpath": "two", "size": length}));
+        }
+    }
 }

@@ -171,8 +171,15 @@ class Talker(BasePlugin):
     server.get("/own?apikey=wrong-key-of-a-client");
     server.request("GET", "/everybodys", &[("Authorization", "Bearer global-key-1234")], b"");
     server.get("/talker?apikey=talker-key-9");
+    server.request("GET", "/own/own-key-5678?token=own-key-5678", &[("User-Agent", "own-key-5678")], b"");
     server.get("/reload/all?apikey=global-key-1234");
     server.wait_for_log("loaded /talker", 2);
+    // The lines are written by a thread of their own, in the order of the requests.
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    while !std::fs::read_to_string(server.path("access.log")).unwrap().contains("/reload/all") {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let logs = [
         server.log(),
         std::fs::read_to_string(server.path("server.log")).unwrap(),

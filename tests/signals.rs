@@ -1,5 +1,7 @@
 //! Contract, section 8: graceful reload and graceful end.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -191,9 +193,55 @@ fn the_log_file_is_opened_again_after_a_rotation() {
     assert!(fresh.contains(" - pserve - INFO - loaded /version"), "{fresh}");
 }
 
-#[test]
-fn a_constructor_that_hangs_does_not_hold_a_stop() {
-    let source = "
+/// Starts a server whose log is followed by hand, since it never gets as far as to serve.
+struct Starting {
+    child: std::process::Child,
+    out: std::process::ChildStdout,
+    text: String,
+    _dir: tempfile::TempDir,
+    pidfile: std::path::PathBuf,
+}
+
+impl Starting {
+    fn new(plugins: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("plugins")).unwrap();
+        for (name, source) in plugins {
+            std::fs::write(dir.path().join("plugins").join(name), source).unwrap();
+        }
+        let ini = "[network]\nport=0\n[paths]\nplugins=plugins\npidfile=x.pid\n[limits]\ndrain_timeout=0.1\n";
+        std::fs::write(dir.path().join("pserve.ini"), ini).unwrap();
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_pserve"))
+            .current_dir(dir.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = child.stdout.take().unwrap();
+        Self { child, out, text: String::new(), pidfile: dir.path().join("x.pid"), _dir: dir }
+    }
+
+    fn wait_for(&mut self, needle: &str) {
+        while !self.text.contains(needle) {
+            let mut piece = [0; 1024];
+            let length = self.out.read(&mut piece).unwrap();
+            assert!(length > 0, "no {needle:?} in:\n{}", self.text);
+            self.text.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const NEVER: &str = "
 import time
 from plugincore.baseplugin import BasePlugin
 class Never(BasePlugin):
@@ -202,24 +250,65 @@ class Never(BasePlugin):
         self.log.info('constructing')
         time.sleep(1000)
 ";
-    let server = TestServer::build().plugin("never.py", source);
-    let dir = server.path().to_owned();
-    let ini = "[network]\nport=0\n[paths]\nplugins=plugins\npidfile=x.pid\n[limits]\ndrain_timeout=0.1\n";
-    std::fs::write(dir.join("pserve.ini"), ini).unwrap();
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_pserve"))
-        .current_dir(&dir)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let mut text = String::new();
-    while !text.contains("constructing") {
-        let mut piece = [0; 1024];
-        let length = out.read(&mut piece).unwrap();
-        assert!(length > 0, "{text}");
-        text.push_str(&String::from_utf8_lossy(&piece[..length]));
+const SLOW_START: &str = "
+import asyncio
+from plugincore.baseplugin import BasePlugin
+class SlowStart(BasePlugin):
+    async def initialize(self, **kwargs):
+        self.log.info('initializing')
+        await asyncio.sleep(SECONDS)
+";
+
+#[test]
+fn a_constructor_that_hangs_does_not_hold_a_stop() {
+    let mut server = Starting::new(&[("never.py", NEVER)]);
+    server.wait_for("constructing");
+    server.signal(Signal::TERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(!server.pidfile.exists());
+}
+
+#[test]
+fn a_stop_during_the_first_load_terminates_what_is_loaded() {
+    let slow = SLOW_START.replace("SECONDS", "1000");
+    let mut server = Starting::new(&[("a.py", SLEEPER), ("slow.py", &slow)]);
+    server.wait_for("initializing");
+    server.signal(Signal::TERM);
+    server.wait_for("terminated");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_during_the_first_load_is_done_after_it() {
+    let slow = SLOW_START.replace("SECONDS", "0.5");
+    let mut server = Starting::new(&[("slow.py", &slow)]);
+    server.wait_for("initializing");
+    server.signal(Signal::HUP);
+    server.wait_for("every plugin is reloaded");
+}
+
+#[test]
+fn a_reload_that_hangs_does_not_hold_a_stop() {
+    let mut server = TestServer::build().plugin("version.py", VERSION).ini("[limits]\ndrain_timeout=0.3\n").start();
+    server.write_plugin("slow.py", &SLOW_START.replace("SECONDS", "1000"));
+    server.signal(Signal::HUP);
+    server.wait_for_log("initializing", 1);
+    assert_eq!(server.get("/version").status, 200);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_moves_the_pidfile() {
+    let server = TestServer::with_plugin("version.py", VERSION);
+    server.write_ini(&server.read_ini().replace("pserve.pid", "other.pid"));
+    server.signal(Signal::HUP);
+    server.wait_for_log("every plugin is reloaded", 1);
+    let deadline = Instant::now() + common::PATIENCE;
+    while server.path("pserve.pid").exists() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
     }
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert!(!dir.join("x.pid").exists());
+    let number = std::fs::read_to_string(server.path("other.pid")).unwrap();
+    assert_eq!(number.trim(), server.pid().as_raw_nonzero().to_string());
 }

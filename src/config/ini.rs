@@ -8,7 +8,12 @@ use std::collections::{HashMap, HashSet};
 use ini::{Ini, ParseOption};
 
 /// Stands for a line break inside a value while rust-ini reads it, so that every value is one line to it.
-const LINE_BREAK: char = '\u{1e}';
+/// Like the two below a noncharacter of Unicode, which no text is exchanged with.
+const LINE_BREAK: char = '\u{fdd0}';
+
+/// What rust-ini gives a meaning of its own even with escapes switched off, or at the start of a line, and what stands
+/// for it meanwhile.
+const STAND_INS: [(char, char); 2] = [('\\', '\u{fdd1}'), ('[', '\u{fdd2}')];
 
 /// The section whose keys every other section inherits.
 pub const DEFAULT_SECTION: &str = "DEFAULT";
@@ -91,13 +96,10 @@ fn scan(text: &str) -> Result<Vec<ScannedSection>, IniError> {
             continue;
         }
         let Some(section) = sections.last_mut() else {
-            return Err(error(
-                line,
-                format!("`{}` stands before the first section; put a line such as [main] above it", shown(content)),
-            ));
+            return Err(error(line, "stands before the first section; put a line such as [main] above it".to_owned()));
         };
         check_key_line(content, line)?;
-        section.keys.push((line, content.replace(LINE_BREAK, " ")));
+        section.keys.push((line, content.to_owned()));
         key_is_open = true;
     }
     Ok(sections)
@@ -119,12 +121,14 @@ fn section_name(content: &str) -> Option<&str> {
     (end > 0).then(|| &inside[..end])
 }
 
+/// The line is not quoted in the error: it may be the rest of a key that was broken in two.
 fn check_key_line(content: &str, line: usize) -> Result<(), IniError> {
-    match content.find(['=', ':']) {
-        None => Err(error(line, format!("`{}` is neither a [section] nor a key; write `key = value`", shown(content)))),
-        Some(0) => Err(error(line, format!("`{}` has no key before the delimiter", shown(content)))),
-        Some(_) => Ok(()),
-    }
+    let message = match content.find(['=', ':']) {
+        None => "is neither a [section] nor a key; write `key = value`",
+        Some(0) => "has no key before the delimiter; write `key = value`",
+        Some(_) => return Ok(()),
+    };
+    Err(error(line, message.to_owned()))
 }
 
 /// Lets rust-ini split every logical line. Sections go by number, because it ends a name at the first bracket.
@@ -133,7 +137,9 @@ fn split_keys(sections: &[ScannedSection]) -> Result<Ini, IniError> {
     for (number, section) in sections.iter().enumerate() {
         plain.push_str(&format!("[{number}]\n"));
         for (_, text) in &section.keys {
-            plain.push_str(text);
+            plain.extend(
+                text.chars().map(|c| STAND_INS.iter().find(|(real, _)| *real == c).map_or(c, |(_, other)| *other)),
+            );
             plain.push('\n');
         }
     }
@@ -166,8 +172,8 @@ fn assemble(scanned: Vec<ScannedSection>, split: Ini) -> Result<IniText, IniErro
         let pairs = properties.into_iter().flat_map(|properties| properties.iter());
         let mut entries = Vec::with_capacity(section.keys.len());
         for ((line, _), (key, value)) in section.keys.iter().zip(pairs) {
-            let key = key.trim().to_lowercase();
-            let value = value.replace(LINE_BREAK, "\n").trim_end().to_owned();
+            let key = restored(key).trim().to_lowercase();
+            let value = restored(value).trim_end().to_owned();
             entries.push(Entry { key, value, line: *line });
         }
         if section.name == DEFAULT_SECTION {
@@ -187,6 +193,11 @@ fn assemble(scanned: Vec<ScannedSection>, split: Ini) -> Result<IniText, IniErro
     Ok(result)
 }
 
+fn restored(text: &str) -> String {
+    let real = |c| STAND_INS.iter().find(|(_, other)| *other == c).map_or(c, |(real, _)| *real);
+    text.chars().map(|c| if c == LINE_BREAK { '\n' } else { real(c) }).collect()
+}
+
 fn refuse_duplicate_keys(section: &str, entries: &[Entry]) -> Result<(), IniError> {
     let mut seen: HashSet<&str> = HashSet::new();
     for entry in entries {
@@ -202,16 +213,6 @@ fn refuse_duplicate_keys(section: &str, entries: &[Entry]) -> Result<(), IniErro
 
 fn error(line: usize, message: String) -> IniError {
     IniError { line, message }
-}
-
-/// A line fit for an error message: what may be a secret behind a delimiter is never shown, long text is cut.
-fn shown(content: &str) -> String {
-    let name = content.split(['=', ':']).next().unwrap_or_default();
-    let mut short: String = name.chars().take(40).collect();
-    if short.len() < content.len() {
-        short.push_str("...");
-    }
-    short
 }
 
 #[cfg(test)]
@@ -242,6 +243,13 @@ mod tests {
     #[test]
     fn quotes_backslashes_and_signs_are_ordinary() {
         assert_eq!(values("[a]\nk = \"q\\n\" 'x' # ; y\n")[0].1, "\"q\\n\" 'x' # ; y");
+    }
+
+    #[test]
+    fn backslashes_and_brackets_mean_nothing() {
+        let pairs = values("[a]\nfolder=C:\\data\\\nnext=1\n[k=2\n\\=3\nx]y=[z]\\");
+        let expected = [("folder", "C:\\data\\"), ("next", "1"), ("[k", "2"), ("\\", "3"), ("x]y", "[z]\\")];
+        assert_eq!(pairs, expected.map(|(key, value)| (key.into(), value.into())));
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct Unresolved {
     pub message: String,
 }
 
+/// References that lead to references: more than anybody writes, and little enough for every thread's stack.
+const DEEPEST_CHAIN: usize = 100;
+
 type Place = (String, String);
 
 /// Resolves values of one file, each once.
@@ -64,6 +67,10 @@ impl<'a> Resolver<'a> {
                 self.under_way.iter().chain([&place]).map(|(section, key)| format!("{section}:{key}")).collect();
             return Err(unresolved(section, entry, format!("refers to itself: {}", chain.join(" -> "))));
         }
+        if self.under_way.len() == DEEPEST_CHAIN {
+            let message = format!("references go more than {DEEPEST_CHAIN} deep; write the value itself somewhere");
+            return Err(unresolved(section, entry, message));
+        }
         self.under_way.push(place.clone());
         let resolved = self.resolve_entry(section, entry);
         self.under_way.pop();
@@ -86,7 +93,10 @@ impl<'a> Resolver<'a> {
                 Piece::Reference(reference) => plain.push_str(&self.follow(section, entry, reference)?.text),
             }
         }
-        let value = value::parse(&plain).map_err(|problem| unresolved(section, entry, problem.to_string()))?;
+        let value = value::parse(&plain).map_err(|problem| {
+            let message = if may_hold_key(section, &entry.key) { problem.without_text() } else { problem.to_string() };
+            unresolved(section, entry, message)
+        })?;
         Ok(Resolved { value, text: value::plain_text(&plain).to_owned() })
     }
 
@@ -136,6 +146,14 @@ impl<'a> Resolver<'a> {
         let known = section == DEFAULT_SECTION || self.sections.contains_key(section);
         own.or_else(|| self.defaults.get(key).filter(|_| known)).copied()
     }
+}
+
+/// Values that are never quoted in an error.
+fn may_hold_key(section: &str, key: &str) -> bool {
+    let section = section.trim().to_lowercase();
+    section == "auth"
+        || section == "plugin_parms"
+        || ["key", "pass", "secret", "token"].iter().any(|word| key.contains(word))
 }
 
 fn unresolved(section: &str, entry: &Entry, message: String) -> Unresolved {

@@ -60,6 +60,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a stop or a reload waits for calls that still run.
     pub drain_timeout: Duration,
+    /// How long a plugin's `initialize` may take.
+    pub load_timeout: Duration,
     /// Threads for plain handlers, all plugins together.
     pub handler_threads: usize,
     /// Calls of one plugin that may run or wait; the next one is refused.
@@ -88,6 +90,7 @@ impl Settings {
         let mut warnings = Vec::new();
         reader.warn_of_unknown_keys(&mut warnings);
         reader.refuse_what_is_not_there_yet()?;
+        reader.refuse_sections_that_differ_by_case()?;
         Ok(Self {
             listen: reader.listen_addresses()?,
             plugins_dir: reader.plugins_dir()?,
@@ -112,7 +115,10 @@ impl Settings {
 const OWN_SECTIONS: [(&str, &[&str]); 3] = [
     ("server", &["io_threads", "access_log", "debug", "trusted_proxies"]),
     ("python", &["venv"]),
-    ("limits", &["body", "header_block", "idle_timeout", "drain_timeout", "handler_threads", "waiting_calls"]),
+    (
+        "limits",
+        &["body", "header_block", "idle_timeout", "drain_timeout", "load_timeout", "handler_threads", "waiting_calls"],
+    ),
 ];
 
 const PLUGIN_OPTIONS: [&str; 2] = ["threads", "reload"];
@@ -352,6 +358,7 @@ impl<'a> Reader<'a> {
             max_header_bytes: size("header_block", 64 << 10, 8 << 10)?,
             idle_timeout: self.seconds("limits", "idle_timeout", 75.0)?,
             drain_timeout: self.seconds("limits", "drain_timeout", 10.0)?,
+            load_timeout: self.seconds("limits", "load_timeout", 60.0)?,
             handler_threads: count("handler_threads", 40, 10_000)?,
             max_waiting_calls: count("waiting_calls", 10_000, 10_000_000)?,
         })
@@ -363,6 +370,27 @@ impl<'a> Reader<'a> {
             if self.truth(section, "enabled") {
                 let message = "is not supported yet; switch it off, or let a proxy in front do it";
                 return Err(self.error(section, "enabled", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// One of the two would silently not count.
+    fn refuse_sections_that_differ_by_case(&self) -> Result<(), ConfigError> {
+        let ours =
+            ["network", "paths", "ssl", "auth", "plugin_parms", "cors", "server", "python", "limits", "plugin_options"];
+        for name in ours {
+            let mut same = self.table.sections.iter().filter(|section| section.name.trim().eq_ignore_ascii_case(name));
+            if let (Some(first), Some(second)) = (same.next(), same.next()) {
+                return Err(ConfigError {
+                    file: self.file.to_owned(),
+                    line: Some(second.line),
+                    place: None,
+                    message: format!(
+                        "[{}] and [{}] (line {}) mean the same section; join the two",
+                        second.name, first.name, first.line
+                    ),
+                });
             }
         }
         Ok(())

@@ -19,6 +19,16 @@ pub enum ValueError {
     NotAFloat(String),
 }
 
+impl ValueError {
+    /// The same without the value, which may be a key.
+    pub fn without_text(&self) -> String {
+        match self {
+            Self::NotAnInt(_) => "is not a whole number; write for example int:42".to_owned(),
+            Self::NotAFloat(_) => "is not a number; write for example float:3.14".to_owned(),
+        }
+    }
+}
+
 /// The words that mean true, in any case; every other word is false.
 const TRUE_WORDS: [&str; 6] = ["true", "enabled", "on", "1", "enable", "yes"];
 

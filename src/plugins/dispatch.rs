@@ -92,6 +92,11 @@ impl Plugin {
         tokio::time::timeout(limit, all_left).await.is_ok()
     }
 
+    /// Whether it lets nobody in any more.
+    pub fn is_retired(&self) -> bool {
+        self.gate.is_retired.load(Ordering::SeqCst)
+    }
+
     /// Calls that run or wait.
     pub fn calls_inside(&self) -> usize {
         self.gate.inside.load(Ordering::SeqCst)

@@ -39,6 +39,8 @@ pub enum ControlError {
     Folder(#[from] std::io::Error),
     #[error("{0}")]
     Failed(PythonError),
+    #[error("`{id}` is gone: {file} no longer defines it")]
+    Gone { id: String, file: String },
 }
 
 /// All plugins of this process.
@@ -94,7 +96,14 @@ impl Plugins {
         let plugin = self.registry.load().get(id).cloned();
         let plugin = plugin.ok_or_else(|| ControlError::NoSuchPlugin(id.to_owned()))?;
         let config = self.config.reread()?;
-        self.load_one(&config, plugin.path().to_owned()).await
+        let refused = self.load_one(&config, plugin.path().to_owned()).await?;
+        if self.registry.load().get(id).is_some_and(|now| now.path() == plugin.path()) {
+            return Ok(());
+        }
+        Err(match refused {
+            Some(error) => ControlError::Failed(error),
+            None => ControlError::Gone { id: id.to_owned(), file: plugin.path().display().to_string() },
+        })
     }
 
     /// Reads the INI file again and loads a file of the plugins folder, for the first time or again.
@@ -106,8 +115,12 @@ impl Plugins {
         let exact = files.iter().find(|path| loader::stem(path) == stem);
         let path = exact.or_else(|| files.iter().find(|path| loader::stem(path).eq_ignore_ascii_case(stem)));
         let path = path.cloned().ok_or_else(|| ControlError::NoSuchFile(stem.to_owned()))?;
-        self.load_one(&config, path.clone()).await?;
-        Ok(self.registry.load().file(&path).map(|state| state.ids.clone()).unwrap_or_default())
+        let refused = self.load_one(&config, path.clone()).await?;
+        let ids = self.registry.load().file(&path).map(|state| state.ids.clone()).unwrap_or_default();
+        match refused {
+            Some(error) if ids.is_empty() => Err(ControlError::Failed(error)),
+            _ => Ok(ids),
+        }
     }
 
     /// Takes one plugin out of service and terminates it.
@@ -151,12 +164,13 @@ impl Plugins {
         Ok(failed)
     }
 
-    async fn load_one(&self, config: &Config, path: PathBuf) -> Result<(), ControlError> {
+    /// Loads one file. The answer is why a plugin of it was refused, if one was; the others of the file serve.
+    async fn load_one(&self, config: &Config, path: PathBuf) -> Result<Option<PythonError>, ControlError> {
         self.restart_first(config, std::slice::from_ref(&path)).await;
         let outcomes = self.load_files(config, vec![path]).await?;
         let failed = outcomes.iter().find_map(|outcome| outcome.result.as_ref().err().cloned());
-        let rejected = self.take_over(outcomes, &[]).await.into_iter().map(|(_, error)| error).next();
-        failed.or(rejected).map_or(Ok(()), |error| Err(ControlError::Failed(error)))
+        let refused = self.take_over(outcomes, &[]).await.into_iter().map(|(_, error)| error).next();
+        failed.map_or(Ok(refused), |error| Err(ControlError::Failed(error)))
     }
 
     async fn load_files(&self, config: &Config, paths: Vec<PathBuf>) -> Result<Vec<FileOutcome>, ControlError> {
@@ -165,7 +179,8 @@ impl Plugins {
         let options = config.settings.plugin_options.clone();
         let threads_of = move |id: &str| options.get(&id.to_lowercase()).map_or(1, |options| options.threads);
         let has_key = config.settings.global_key.is_some();
-        let outcomes = self.interpreter.load(folder, files, table, has_key, threads_of).await;
+        let limit = config.settings.limits.load_timeout;
+        let outcomes = self.interpreter.load(folder, files, table, has_key, limit, threads_of).await;
         let outcomes = outcomes.map_err(ControlError::Failed)?;
         for outcome in &outcomes {
             log_outcome(outcome);
@@ -195,16 +210,21 @@ impl Plugins {
         let mut registry = Registry::clone(&self.registry.load());
         let mut replaced: Vec<Arc<Plugin>> = gone.iter().flat_map(|path| registry.remove_file(path)).collect();
         let merged = registry.merge(outcomes);
+        let mut next = merged.registry;
+        // A plugin that was retired for a restart and has no successor: its file failed.
+        for dead in next.all().into_iter().filter(|plugin| plugin.is_retired()) {
+            next.forget(dead.id());
+        }
         replaced.extend(merged.replaced);
         let mut refused = Vec::new();
         for instance in &merged.rejected {
-            let error = merged.registry.file(instance.path()).and_then(|state| state.error.clone());
-            if let Some(error) = error {
+            let error = next.file(instance.path()).and_then(|state| state.error.clone());
+            if let Some(error) = error.filter(|_| refused.iter().all(|(path, _)| path != instance.path())) {
                 log::error!("{}: {error}", instance.path().display());
                 refused.push((instance.path().to_owned(), error));
             }
         }
-        self.publish(merged.registry);
+        self.publish(next);
         if !merged.rejected.is_empty()
             && let Err(error) = self.interpreter.terminate(merged.rejected).await
         {
@@ -272,8 +292,11 @@ impl Plugins {
     /// Terminates every plugin: the last step of a stop.
     pub async fn terminate_all(&self) {
         let _alone = self.change.lock().await;
-        let all = self.registry.swap(Arc::default()).all();
-        self.terminate(&all).await;
+        self.registry.store(Arc::default());
+        // All that Python knows of: a load that was under way may have brought up more than the table has.
+        if let Err(error) = self.interpreter.terminate_all().await {
+            log::error!("plugins did not end well: {error}");
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub fn parse(text: &str, plugins_dir: &Path) -> Params {
             params.json_file.get_or_insert_with(|| plugins_dir.join(file.trim()));
             continue;
         }
-        for (name, value) in form_urlencoded::parse(piece.as_bytes()) {
+        for (name, value) in form_urlencoded::parse(piece.trim().as_bytes()) {
             if value.is_empty() || params.inline.iter().any(|(known, _)| *known == name) {
                 continue;
             }

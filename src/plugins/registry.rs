@@ -127,6 +127,15 @@ impl Registry {
         Some(plugin)
     }
 
+    /// Takes one plugin out and leaves its file with its error, so that the status tells of it.
+    pub fn forget(&mut self, id: &str) {
+        if let Some(plugin) = self.by_id.remove(id)
+            && let Some(state) = self.files.get_mut(plugin.path())
+        {
+            state.ids.retain(|known| known != id);
+        }
+    }
+
     fn objection(&self, id: &str) -> Option<String> {
         if id.is_empty() {
             return Some("a plugin has an empty name; set route_path or _plugin_id".to_owned());

@@ -8,12 +8,28 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use super::call::PendingCall;
+use super::call::{Call, PendingCall};
+use super::instance::PluginInstance;
 use super::interpreter::Shared;
 
-/// As much as a thread that Python starts has.
-const STACK_BYTES: usize = 8 << 20;
+/// Work for a thread of the pool.
+pub(super) enum PoolJob {
+    /// A call that begins here.
+    New(PendingCall),
+    /// A call whose async `_check_auth` has said yes, with the keyword arguments that it was made from.
+    Checked { call: Py<Call>, data: Py<PyDict>, instance: Arc<PluginInstance> },
+}
+
+impl PoolJob {
+    fn instance(&self) -> &Arc<PluginInstance> {
+        match self {
+            Self::New(call) => &call.instance,
+            Self::Checked { instance, .. } => instance,
+        }
+    }
+}
 
 /// How many plain calls of one plugin run at a time, and which wait.
 pub(super) struct Lane {
@@ -24,7 +40,7 @@ pub(super) struct Lane {
 #[derive(Default)]
 struct LaneState {
     running: usize,
-    waiting: VecDeque<PendingCall>,
+    waiting: VecDeque<PoolJob>,
 }
 
 impl Lane {
@@ -32,19 +48,19 @@ impl Lane {
         Self { width, state: Mutex::default() }
     }
 
-    /// The call again, when it may run now; else it waits in the lane.
-    fn enter(&self, call: PendingCall) -> Option<PendingCall> {
+    /// The job again, when it may run now; else it waits in the lane.
+    fn enter(&self, job: PoolJob) -> Option<PoolJob> {
         let mut state = lock(&self.state);
         if state.running < self.width {
             state.running += 1;
-            return Some(call);
+            return Some(job);
         }
-        state.waiting.push_back(call);
+        state.waiting.push_back(job);
         None
     }
 
     /// Ends one call: the next that waits takes its place.
-    fn leave(&self) -> Option<PendingCall> {
+    fn leave(&self) -> Option<PoolJob> {
         let mut state = lock(&self.state);
         let next = state.waiting.pop_front();
         if next.is_none() {
@@ -63,7 +79,7 @@ pub(super) struct BlockingPool {
 
 #[derive(Default)]
 struct PoolState {
-    ready: VecDeque<PendingCall>,
+    ready: VecDeque<PoolJob>,
     threads: usize,
     idle: usize,
 }
@@ -79,17 +95,17 @@ impl BlockingPool {
         Self { state: Mutex::default(), work: Condvar::new(), max_threads }
     }
 
-    /// Takes a call on: at once, when its lane and a thread are free. Never waits for Python.
-    pub(super) fn submit(&self, shared: &Arc<Shared>, call: PendingCall) {
-        let instance = Arc::clone(&call.instance);
-        if let Some(call) = instance.lane.enter(call) {
-            self.make_ready(shared, call);
+    /// Takes a job on: at once, when its lane and a thread are free. Never waits for Python.
+    pub(super) fn submit(&self, shared: &Arc<Shared>, job: PoolJob) {
+        let instance = Arc::clone(job.instance());
+        if let Some(job) = instance.lane.enter(job) {
+            self.make_ready(shared, job);
         }
     }
 
-    fn make_ready(&self, shared: &Arc<Shared>, call: PendingCall) {
+    fn make_ready(&self, shared: &Arc<Shared>, job: PoolJob) {
         let mut state = lock(&self.state);
-        state.ready.push_back(call);
+        state.ready.push_back(job);
         let wants_thread = state.ready.len() > state.idle && state.threads < self.max_threads;
         if wants_thread {
             state.threads += 1;
@@ -101,21 +117,37 @@ impl BlockingPool {
         }
     }
 
+    /// Starts one more thread. It has to be a thread of Python's own making: `threading` and forked children go wrong
+    /// on others. Making it needs the interpreter, for which a helper waits so that nobody here has to.
     fn start_thread(&self, shared: &Arc<Shared>) {
         let weak = Arc::downgrade(shared);
-        let builder = std::thread::Builder::new().name("handler".to_owned()).stack_size(STACK_BYTES);
-        if let Err(problem) = builder.spawn(move || serve(&weak)) {
-            lock(&self.state).threads -= 1;
-            log::error!("cannot start another thread for plain handlers: {problem}");
-            self.work.notify_one();
+        let helper = std::thread::Builder::new().name("handler-start".to_owned());
+        let started = helper.spawn(move || {
+            let thread = HandlerThread { shared: weak.clone() };
+            let started = Python::attach(|py| {
+                let threads = py.import("pserve_runtime.threads")?;
+                threads.call_method1("start", (Py::new(py, thread)?,)).map(drop)
+            });
+            if let (Err(error), Some(shared)) = (started, weak.upgrade()) {
+                shared.pool.give_up_thread(&error.to_string());
+            }
+        });
+        if let Err(problem) = started {
+            self.give_up_thread(&problem.to_string());
         }
     }
 
-    fn next(&self) -> PendingCall {
+    fn give_up_thread(&self, problem: &str) {
+        lock(&self.state).threads -= 1;
+        log::error!("cannot start another thread for plain handlers: {problem}");
+        self.work.notify_one();
+    }
+
+    fn next(&self) -> PoolJob {
         let mut state = lock(&self.state);
         loop {
-            if let Some(call) = state.ready.pop_front() {
-                return call;
+            if let Some(job) = state.ready.pop_front() {
+                return job;
             }
             state.idle += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -124,25 +156,32 @@ impl BlockingPool {
     }
 }
 
-/// The life of one thread: attached all the time, detached while it waits.
-fn serve(weak: &Weak<Shared>) {
-    let Some(shared) = weak.upgrade() else {
-        return;
-    };
-    Python::attach(|py| {
+/// What one thread of the pool runs.
+#[pyclass(frozen)]
+struct HandlerThread {
+    shared: Weak<Shared>,
+}
+
+#[pymethods]
+impl HandlerThread {
+    /// The life of one thread: attached all the time, detached while it waits.
+    fn __call__(&self, py: Python<'_>) {
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
         if let Err(error) = shared.enter_handler_thread(py) {
             log::error!("a thread for plain handlers cannot see the event loop: {error}");
         }
         loop {
-            let call = py.detach(|| shared.pool.next());
-            let instance = Arc::clone(&call.instance);
+            let job = py.detach(|| shared.pool.next());
+            let instance = Arc::clone(job.instance());
             // A panic here must not cost the thread; the hook has already logged it.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| shared.run_plain(py, call)));
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| shared.run_plain(py, job)));
             if let Some(next) = instance.lane.leave() {
                 shared.pool.make_ready(&shared, next);
             }
         }
-    });
+    }
 }
 
 /// Locks even after a panic elsewhere: every state in between is valid.

@@ -1,11 +1,15 @@
 //! The server's side of one call: what the handler returned or raised goes back to whoever waits for it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use tokio::sync::oneshot;
 
+use super::blocking_pool::PoolJob;
 use super::error::PythonError;
 use super::instance::PluginInstance;
 use super::interpreter::Shared;
@@ -77,7 +81,10 @@ impl Call {
     }
 
     fn convert(&self, value: &Bound<'_, PyAny>) -> PyResult<Option<PluginReply>> {
-        reply::convert(value, self.instance.is_old_style())
+        // pyo3 panics when a dict changes while it is read, which code of the value's own may do.
+        let convert = || reply::convert(value, self.instance.is_old_style());
+        std::panic::catch_unwind(AssertUnwindSafe(convert))
+            .unwrap_or_else(|_| Err(PyRuntimeError::new_err("the value changed while it was turned into a reply")))
     }
 }
 
@@ -110,13 +117,21 @@ impl Call {
         self.answer(Err(CallError::Refused));
     }
 
-    /// A plain handler returned something to await: the event loop takes it on.
-    fn carry_on(slf: &Bound<'_, Self>, awaitable: Py<PyAny>) {
+    /// A call on a thread has left a coroutine for the event loop.
+    fn carry_on(slf: &Bound<'_, Self>, coroutine: Py<PyAny>) {
         native::leave_if_forked();
         let call = slf.clone().unbind();
         let shared = Arc::clone(&slf.get().shared);
         let on_loop = Arc::clone(&shared);
-        shared.queue.push(move |py| on_loop.carry_on(py, &call, &awaitable));
+        shared.queue.push(move |py| on_loop.carry_on(py, &call, &coroutine));
+    }
+
+    /// The async `_check_auth` of a plain handler said yes: the handler runs on a thread, in its turn.
+    fn back_to_thread(slf: &Bound<'_, Self>, data: Py<PyDict>) {
+        let this = slf.get();
+        let instance = Arc::clone(&this.instance);
+        let job = PoolJob::Checked { call: slf.clone().unbind(), data, instance };
+        this.shared.pool.submit(&this.shared, job);
     }
 }
 

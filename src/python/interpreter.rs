@@ -7,6 +7,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pyo3::ffi;
@@ -14,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::{Notify, oneshot};
 
-use super::blocking_pool::BlockingPool;
+use super::blocking_pool::{BlockingPool, PoolJob};
 use super::call::{Call, CallGuard, PendingCall};
 use super::error::PythonError;
 use super::event_loop::{Completion, LoopQueue, Pump};
@@ -123,7 +124,7 @@ impl Interpreter {
             let shared = Arc::clone(&self.shared);
             self.shared.queue.push(move |py| shared.start_call(py, pending));
         } else {
-            self.shared.pool.submit(&self.shared, pending);
+            self.shared.pool.submit(&self.shared, PoolJob::New(pending));
         }
         receiver
     }
@@ -135,13 +136,14 @@ impl Interpreter {
         files: Vec<FileToLoad>,
         table: Arc<Table>,
         has_global_key: bool,
+        limit: Duration,
         threads_of: impl Fn(&str) -> usize + Send + 'static,
     ) -> Result<Vec<FileOutcome>, PythonError> {
         let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
             let files = instance::files_to_python(py, &files)?;
             let sections = native::table_to_dict(py, &table)?;
             let folder = folder.to_string_lossy();
-            Ok(runtime.call_method1("load", (folder, files, sections, has_global_key))?.unbind())
+            Ok(runtime.call_method1("load", (folder, files, sections, has_global_key, limit.as_secs_f64()))?.unbind())
         };
         self.run_coroutine(make, move |outcomes| instance::outcomes_from_python(&outcomes, &threads_of)).await
     }
@@ -153,6 +155,11 @@ impl Interpreter {
             Ok(runtime.call_method1("terminate", (slots,))?.unbind())
         };
         self.run_coroutine(make, |_| Ok(())).await
+    }
+
+    /// Ends every plugin that Python knows of: the last step of a stop.
+    pub async fn terminate_all(&self) -> Result<(), PythonError> {
+        self.run_coroutine(|_, runtime| Ok(runtime.call_method0("terminate_all")?.unbind()), |_| Ok(())).await
     }
 
     /// Runs a coroutine on the event loop and converts its result there.
@@ -183,33 +190,56 @@ impl Interpreter {
 impl Shared {
     /// Starts an async handler. On the loop's thread.
     fn start_call(self: &Arc<Self>, py: Python<'_>, pending: PendingCall) {
-        self.with_call(py, pending, |py, pending_instance, data, call| {
-            let runtime = &self.runtime;
-            let event_loop = runtime.object.bind(py).getattr(pyo3::intern!(py, "loop"))?;
-            let task = runtime.start.call1(py, (pending_instance.slot.bind(py), data, call, event_loop))?;
+        self.with_call(py, pending, |py, instance, data, call| {
+            let arguments = (instance.slot.bind(py), data, call, self.event_loop(py)?);
+            let task = self.runtime.start.call1(py, arguments)?;
             self.remember_task(call.get().id(), task);
             Ok(())
         });
     }
 
     /// Runs a plain handler to its end. On a thread of the pool.
-    pub(super) fn run_plain(self: &Arc<Self>, py: Python<'_>, pending: PendingCall) {
-        self.with_call(py, pending, |py, instance, data, call| {
-            self.runtime.run_plain.call1(py, (instance.slot.bind(py), data, call)).map(drop)
-        });
+    pub(super) fn run_plain(self: &Arc<Self>, py: Python<'_>, job: PoolJob) {
+        match job {
+            PoolJob::New(pending) => self.with_call(py, pending, |py, instance, data, call| {
+                self.run_plain_handler(py, instance, data, call, false)
+            }),
+            PoolJob::Checked { call, data, instance } => {
+                let call = call.bind(py);
+                if let Err(error) = self.run_plain_handler(py, &instance, data.into_bound(py), call, true) {
+                    call.get().raised(py, &error);
+                }
+            }
+        }
     }
 
-    /// Takes on what a plain handler returned to be awaited. On the loop's thread.
-    pub(super) fn carry_on(&self, py: Python<'_>, call: &Py<Call>, awaitable: &Py<PyAny>) {
-        let event_loop = self.runtime.object.bind(py).getattr(pyo3::intern!(py, "loop"));
+    fn run_plain_handler<'py>(
+        &self,
+        py: Python<'py>,
+        instance: &PluginInstance,
+        data: Bound<'py, PyDict>,
+        call: &Bound<'py, Call>,
+        is_checked: bool,
+    ) -> PyResult<()> {
+        let arguments = (instance.slot.bind(py), data, call, self.event_loop(py)?, is_checked);
+        self.runtime.run_plain.call1(py, arguments).map(drop)
+    }
+
+    /// Runs a coroutine that a call on a thread has left for the event loop. On the loop's thread.
+    pub(super) fn carry_on(&self, py: Python<'_>, call: &Py<Call>, coroutine: &Py<PyAny>) {
         let slot = call.get().slot(py);
-        let task = event_loop.and_then(|event_loop| {
-            self.runtime.carry_on.call1(py, (slot, awaitable.bind(py), call.bind(py), event_loop))
-        });
+        let task = self
+            .event_loop(py)
+            .and_then(|event_loop| self.runtime.carry_on.call1(py, (slot, coroutine.bind(py), event_loop)));
         match task {
             Ok(task) => self.remember_task(call.get().id(), task),
             Err(error) => call.get().raised(py, &error),
         }
+    }
+
+    /// Looked up each time: a new loop takes the place of one that a plugin has closed.
+    fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.runtime.object.bind(py).getattr(pyo3::intern!(py, "loop"))
     }
 
     fn with_call<'py>(

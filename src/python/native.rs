@@ -28,6 +28,7 @@ pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(mark_forked, &module)?)?;
     module.add_function(wrap_pyfunction!(parse_ini, &module)?)?;
     module.add_function(wrap_pyfunction!(keys_match, &module)?)?;
+    module.add_function(wrap_pyfunction!(dumps, &module)?)?;
     module.add("OWN_SIGNALS", crate::shutdown::OWN_SIGNALS.to_vec())?;
     super::sysinfo::add_to(&module)?;
     Ok(module)
@@ -56,6 +57,13 @@ fn parse_ini<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
         })
         .map_err(|problem| PyValueError::new_err(problem.to_string()))?;
     table_to_dict(py, &table)
+}
+
+/// JSON text of a value, by the rules of this server's replies.
+#[pyfunction]
+fn dumps(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let bytes = super::json::to_json(value)?;
+    Ok(String::from_utf8(bytes).expect("JSON is UTF-8"))
 }
 
 /// Compares two keys in constant time.

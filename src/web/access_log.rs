@@ -111,7 +111,7 @@ fn line(access: &Access<'_>) -> String {
         let value = access.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         value.map_or_else(|| "-".to_owned(), |value| quoted(&masked(&value)))
     };
-    format!(
+    let line = format!(
         "{} - - [{time}] \"{} {} {version}\" {} {size} \"{}\" \"{}\"\n",
         quoted(&access.client),
         access.method,
@@ -119,7 +119,8 @@ fn line(access: &Access<'_>) -> String {
         access.status,
         field(header::REFERER),
         field(header::USER_AGENT),
-    )
+    );
+    logging::without_secrets(&line)
 }
 
 /// Puts `***` in the place of every key in a query, whatever its spelling.

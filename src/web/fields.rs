@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, header};
 use multer::Multipart;
-use percent_encoding::percent_decode;
 
 use crate::exchange::{BodyFields, FormPart};
 
@@ -50,15 +49,36 @@ pub fn decode_path(piece: &str) -> String {
     if !piece.contains('%') {
         return piece.to_owned();
     }
-    let bytes: Vec<u8> = percent_decode(piece.as_bytes()).collect();
+    let sent = piece.as_bytes();
+    let (mut bytes, mut spellings) = (Vec::with_capacity(sent.len()), Vec::with_capacity(sent.len()));
+    let mut from = 0;
+    while from < sent.len() {
+        let escaped = sent.get(from..from + 3).and_then(escaped_byte);
+        let to = from + if escaped.is_some() { 3 } else { 1 };
+        bytes.push(escaped.unwrap_or(sent[from]));
+        spellings.push(&sent[from..to]);
+        from = to;
+    }
     let mut decoded = String::with_capacity(piece.len());
+    let mut at = 0;
     for chunk in bytes.utf8_chunks() {
         decoded.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            decoded.push_str(&format!("%{byte:02x}"));
+        at += chunk.valid().len();
+        for spelling in &spellings[at..at + chunk.invalid().len()] {
+            decoded.push_str(&String::from_utf8_lossy(spelling));
         }
+        at += chunk.invalid().len();
     }
     decoded
+}
+
+/// The byte of `%XX`.
+fn escaped_byte(escape: &[u8]) -> Option<u8> {
+    let [b'%', high, low] = escape else {
+        return None;
+    };
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
 #[cfg(test)]
@@ -67,9 +87,17 @@ mod tests {
 
     #[test]
     fn paths_are_decoded_as_far_as_they_can_be() {
-        for (sent, decoded) in
-            [("a%2Fb", "a/b"), ("%C3%A9", "é"), ("%zz", "%zz"), ("%ff", "%ff"), ("a%20b+c", "a b+c"), ("%00", "\0")]
-        {
+        for (sent, decoded) in [
+            ("a%2Fb", "a/b"),
+            ("%C3%A9", "é"),
+            ("%zz", "%zz"),
+            ("%ff", "%ff"),
+            ("%FF%C3x", "%FF%C3x"),
+            ("%+1", "%+1"),
+            ("%", "%"),
+            ("a%20b+c", "a b+c"),
+            ("%00", "\0"),
+        ] {
             assert_eq!(decode_path(sent), decoded, "{sent}");
         }
     }

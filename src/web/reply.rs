@@ -1,7 +1,7 @@
 //! [`PluginReply`] or [`ApiError`] -> HTTP. The one place that picks an error's status code.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use warp::reply::{Reply, Response};
 
 use crate::exchange::{CallError, JSON, PluginReply, Raised};
@@ -80,18 +80,22 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
         }
         ApiError::Call(CallError::Raised(raised)) => (StatusCode::INTERNAL_SERVER_ERROR, exception(raised, debug)),
         ApiError::Call(CallError::Lost) => (StatusCode::INTERNAL_SERVER_ERROR, named(&error)),
-        ApiError::Control(ControlError::NoSuchPlugin(_) | ControlError::NoSuchFile(_)) => {
+        ApiError::Control(ControlError::NoSuchPlugin(_) | ControlError::NoSuchFile(_) | ControlError::Gone { .. }) => {
             (StatusCode::NOT_FOUND, named(&error))
         }
-        ApiError::Control(ControlError::Config(_) | ControlError::Folder(_)) => {
-            let mut body = object(named(&error));
-            body.insert("success".to_owned(), Value::Bool(false));
-            (StatusCode::INTERNAL_SERVER_ERROR, Value::Object(body))
+        ApiError::Control(ControlError::Config(ref problem)) => {
+            let failed = PythonError {
+                file: Some(problem.file.display().to_string()),
+                line: problem.line.and_then(|line| line.try_into().ok()),
+                ..PythonError::new("ConfigError", error.to_string())
+            };
+            (StatusCode::INTERNAL_SERVER_ERROR, without_success(python_error(&failed, false)))
+        }
+        ApiError::Control(ControlError::Folder(_)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, without_success(named(&error)))
         }
         ApiError::Control(ControlError::Failed(failed)) => {
-            let mut body = object(python_error(&failed, debug));
-            body.insert("success".to_owned(), Value::Bool(false));
-            (StatusCode::INTERNAL_SERVER_ERROR, Value::Object(body))
+            (StatusCode::INTERNAL_SERVER_ERROR, without_success(python_error(&failed, debug)))
         }
     };
     let mut response = json_reply(status, &body);
@@ -126,11 +130,10 @@ fn named(error: &ApiError) -> Value {
     json!({"error": error.to_string()})
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(members) => members,
-        other => Map::from_iter([("error".to_owned(), other)]),
-    }
+/// What clients of the control routes look at.
+fn without_success(mut body: Value) -> Value {
+    body["success"] = Value::Bool(false);
+    body
 }
 
 fn header_value(text: &str) -> HeaderValue {

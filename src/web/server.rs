@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +15,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower_service::Service;
 
@@ -61,6 +62,7 @@ struct AcceptLoop {
     /// As configured: the port may be 0.
     configured: SocketAddr,
     actual: SocketAddr,
+    stop: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -89,7 +91,7 @@ impl Server {
         self.loops.retain(|accepting| {
             let stays = addresses.contains(&accepting.configured);
             if !stays {
-                accepting.task.abort();
+                accepting.stop.notify_one();
             }
             stays
         });
@@ -103,8 +105,9 @@ impl Server {
         let actual = listener.local_addr().context("a listener has no address")?;
         let listener = tokio::net::TcpListener::from_std(listener).context("a listener cannot be watched")?;
         let (site, graceful) = (Arc::clone(&self.site), Arc::clone(&self.graceful));
-        let task = tokio::spawn(accept(listener, site, graceful));
-        self.loops.push(AcceptLoop { configured, actual, task });
+        let stop = Arc::new(Notify::new());
+        let task = tokio::spawn(accept(listener, site, graceful, Arc::clone(&stop)));
+        self.loops.push(AcceptLoop { configured, actual, stop, task });
         Ok(())
     }
 
@@ -112,7 +115,7 @@ impl Server {
     /// False when some were still busy then.
     pub async fn drain(self, limit: Duration) -> bool {
         for accepting in &self.loops {
-            accepting.task.abort();
+            accepting.stop.notify_one();
         }
         for accepting in self.loops {
             // Awaited, so that the loop's share of `graceful` is gone.
@@ -125,14 +128,31 @@ impl Server {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, site: Arc<Site>, graceful: Arc<GracefulShutdown>) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    site: Arc<Site>,
+    graceful: Arc<GracefulShutdown>,
+    stop: Arc<Notify>,
+) {
+    let mut is_stopping = false;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = stop.notified(), if !is_stopping => {
+                is_stopping = true;
+                continue;
+            }
+            // Asked to stop, and nobody waits to be accepted: closing now resets no connection.
+            () = std::future::ready(()), if is_stopping => return,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 let watcher = graceful.watcher();
                 tokio::spawn(serve(stream, peer, Arc::clone(&site), watcher));
             }
             Err(problem) if is_of_one_connection(&problem) => {}
+            Err(_) if is_stopping => return,
             Err(problem) => {
                 log::error!("cannot accept connections for the moment: {problem}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -192,10 +212,14 @@ where
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
         (request.method().clone(), target, request.headers().clone())
     });
-    let mut response = match has_odd_transfer_coding(&request) {
-        true => refuse_transfer_coding(),
-        false => filter.call(request).await?,
+    let is_head = request.method() == Method::HEAD;
+    let mut response = match objection(&request) {
+        Some(refusal) => refuse(&refusal),
+        None => filter.call(request).await?,
     };
+    if is_head {
+        leave_body_out(&mut response);
+    }
     response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
     if let (Some(access_log), Some((method, target, headers))) = (access_log, logged) {
         let trusted = &site.config.get().settings.server.trusted_proxies;
@@ -212,24 +236,37 @@ where
     Ok(response)
 }
 
-/// Any transfer coding but a single `chunked`. hyper would read such a body as far as it understands it, and take
-/// the rest for the next request (RFC 9112, 6.1).
-fn has_odd_transfer_coding<B>(request: &Request<B>) -> bool {
-    let mut fields = request.headers().get_all(header::TRANSFER_ENCODING).iter();
-    let Some(first) = fields.next() else {
-        return false;
-    };
-    request.version() == Version::HTTP_10
-        || fields.next().is_some()
-        || !first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")
+/// What is wrong with a head that hyper lets through, in words for the client.
+fn objection<B>(request: &Request<B>) -> Option<String> {
+    let headers = request.headers();
+    let count = |name| headers.get_all(name).iter().count();
+    if request.method() == Method::CONNECT || !request.uri().path().starts_with('/') {
+        return Some("the address must begin with a slash".to_owned());
+    }
+    // RFC 9112, 3.2.
+    if request.version() == Version::HTTP_11 && count(header::HOST) != 1 {
+        return Some("exactly one Host is needed".to_owned());
+    }
+    // Any transfer coding but a single `chunked`: hyper would read such a body as far as it understands it, and take
+    // the rest for the next request (RFC 9112, 6.1).
+    let coding = headers.get(header::TRANSFER_ENCODING)?;
+    let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let is_odd = !is_chunked || count(header::TRANSFER_ENCODING) > 1 || request.version() == Version::HTTP_10;
+    is_odd.then(|| "the only transfer coding is a single `chunked`".to_owned())
 }
 
-fn refuse_transfer_coding<B: From<bytes::Bytes>>() -> Response<B> {
-    let body = json!({"error": "malformed request: the only transfer coding is a single `chunked`"});
-    let reply = reply::json_reply(StatusCode::BAD_REQUEST, &body);
-    let mut response = Response::new(B::from(body.to_string().into()));
-    *response.status_mut() = reply.status();
-    *response.headers_mut() = reply.headers().clone();
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+fn refuse<B: From<bytes::Bytes>>(reason: &str) -> Response<B> {
+    let body = json!({"error": format!("malformed request: {reason}")});
+    let (mut parts, _) = reply::json_reply(StatusCode::BAD_REQUEST, &body).into_parts();
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Response::from_parts(parts, B::from(body.to_string().into()))
+}
+
+/// HEAD tells the length of the body and does not send it; HTTP/2 takes a body for a violation (RFC 9110, 9.3.2).
+fn leave_body_out<B: http_body::Body + From<bytes::Bytes>>(response: &mut Response<B>) {
+    let has_body = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if let Some(length) = response.body().size_hint().exact().filter(|_| has_body) {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    *response.body_mut() = B::from(bytes::Bytes::new());
 }

@@ -28,6 +28,7 @@ const SOURCES: &[(&str, &str, &str)] = sources! {
     "pserve_runtime.patches": "pserve_runtime/patches.py",
     "pserve_runtime.request": "pserve_runtime/request.py",
     "pserve_runtime.runtime": "pserve_runtime/runtime.py",
+    "pserve_runtime.threads": "pserve_runtime/threads.py",
     "pserve_runtime.thread_loop": "pserve_runtime/thread_loop.py",
     "pserve_runtime.url": "pserve_runtime/url.py",
 };

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
+import contextvars
+import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -57,16 +62,32 @@ class BasePlugin:
         try:
             if not self._check_auth(data):
                 return _response(403, {"error": "unauthorized"})
-            result = self.request_handler(**data)
+            if inspect.iscoroutinefunction(self.request_handler):
+                result = await self.request_handler(**data)
+            else:
+                result = await self._on_own_thread(functools.partial(self.request_handler, **data))
             if inspect.isawaitable(result):
                 result = await result
         except Exception as error:
+            if _is_aiohttp_response(error):
+                return error
             self.log.exception(f"{self._get_plugin_id()}: {error}")
             return _response(500, {"status": "exception", "type": type(error).__name__, "message": str(error)})
         code = 200
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], int):
             code, result = result
         return _response(code, result)
+
+    async def _on_own_thread(self, function: Callable[[], Any]) -> Any:
+        """Runs a plain handler where it delays nobody else, one call at a time."""
+        executor = self.__dict__.get("_pserve_executor")
+        if executor is None:
+            executor = concurrent.futures.ThreadPoolExecutor(1, "handler")
+            self.__dict__["_pserve_executor"] = executor
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            executor, context.run, _without_stop_iteration, function
+        )
 
     def request_handler(self, **data: Any) -> Any:
         """Answers one request. Subclasses implement it."""
@@ -102,6 +123,19 @@ def _given_key(data: dict[str, Any]) -> str:
     return custom or str(data.get("apikey") or "")
 
 
+def _without_stop_iteration(function: Callable[[], Any]) -> Any:
+    """A future cannot carry StopIteration."""
+    try:
+        return function()
+    except StopIteration as error:
+        raise RuntimeError("the handler raised StopIteration") from error
+
+
+def _is_aiohttp_response(value: Any) -> bool:
+    module = sys.modules.get("aiohttp.web_response")
+    return module is not None and isinstance(value, module.StreamResponse)
+
+
 def _response(code: int, body: Any) -> Any:
     """An aiohttp response where that package is installed, else what the server makes the same of."""
     try:
@@ -111,9 +145,9 @@ def _response(code: int, body: Any) -> Any:
     if isinstance(body, web.StreamResponse):
         return body
     if isinstance(body, (dict, list)):
-        return web.json_response(body, status=code)
+        return web.json_response(body, status=code, dumps=_pserve.dumps)
     if isinstance(body, str):
         return web.Response(text=body, status=code, content_type="text/html")
     if isinstance(body, (bytes, bytearray)):
         return web.Response(body=bytes(body), status=code)
-    return web.json_response(None if body is None else {"result": str(body)}, status=code)
+    return web.json_response(None if body is None else {"result": str(body)}, status=code, dumps=_pserve.dumps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 import time
 import traceback
@@ -12,6 +13,10 @@ from typing import Any
 import _pserve
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "EXCEPTION": 50}
+
+
+# What a `%` format takes an argument for; a per cent sign in a sentence is none.
+_CONVERSION = re.compile(r"%[-+0#]*\d*(?:\.\d+)?[srdifgexXc]")
 
 
 class LogJam:
@@ -122,7 +127,7 @@ def _threshold(level: str | int | None) -> int:
 
 
 def _text(args: tuple[Any, ...]) -> str:
-    if len(args) > 1 and isinstance(args[0], str) and "%" in args[0]:
+    if len(args) > 1 and isinstance(args[0], str) and len(_CONVERSION.findall(args[0])) == len(args) - 1:
         try:
             return args[0] % args[1:]
         except (TypeError, ValueError):

@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl
 
 from plugincore.baseplugin import BasePlugin
 
+INITIALIZE_SECONDS = 60.0
+
 
 def parse_parameter_string(text: str) -> dict[str, str]:
     """`key=value&key=value` in URL query syntax: the first value of a repeated key, blank ones dropped."""
@@ -59,7 +61,7 @@ class PluginManager:
         sections = self.config if isinstance(self.config, dict) else {}
         parameters = sections.get("plugin_parms", {}).get(stem.lower(), "")
         file = (os.path.abspath(path), {**self.kwargs, **parse_parameter_string(str(parameters))}, None)
-        [outcome] = await self._loader.load([file], self.config, True)
+        [outcome] = await self._loader.load([file], self.config, True, INITIALIZE_SECONDS)
         if outcome.error is not None:
             raise ImportError(f"{path}: {outcome.error['type']}: {outcome.error['message']}", path=path)
         for slot in outcome.slots or []:

@@ -17,14 +17,22 @@ def start(slot: Any, data: dict[str, Any], call: Any, loop: asyncio.AbstractEven
     return slot.owner.context.run(asyncio.Task, _run_async(slot, data, call), loop=loop)
 
 
-def run_plain(slot: Any, data: dict[str, Any], call: Any) -> None:
+def run_plain(slot: Any, data: dict[str, Any], call: Any, loop: asyncio.AbstractEventLoop, is_checked: bool) -> None:
     """Runs a plain handler on the calling thread, with a context of its own."""
-    slot.owner.context.copy().run(_run_plain, slot, data, call)
+    slot.owner.context.copy().run(_run_plain, slot, data, call, is_checked)
+    # What the handler did to a future, an event or a queue has put work on the loop's list, which a loop asleep in
+    # `select` does not see.
+    if getattr(loop, "_ready", True):
+        loop.call_soon_threadsafe(_nothing)
 
 
-def carry_on(slot: Any, awaitable: Any, call: Any, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """Awaits on the event loop what a plain handler returned."""
-    return slot.owner.context.run(asyncio.Task, _finish_later(awaitable, call), loop=loop)
+def _nothing() -> None:
+    pass
+
+
+def carry_on(slot: Any, coro: Any, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+    """Runs on the event loop what a call that began on a thread has left to do there."""
+    return slot.owner.context.run(asyncio.Task, coro, loop=loop)
 
 
 async def _run_async(slot: Any, data: dict[str, Any], call: Any) -> None:
@@ -39,42 +47,41 @@ async def _run_async(slot: Any, data: dict[str, Any], call: Any) -> None:
         await _fail(call, error)
 
 
-def _run_plain(slot: Any, data: dict[str, Any], call: Any) -> None:
+def _run_plain(slot: Any, data: dict[str, Any], call: Any, is_checked: bool) -> None:
     try:
-        if slot.check is not None:
+        if slot.check is not None and not is_checked:
             allowed = slot.check(data)
             if inspect.isawaitable(allowed):
-                call.carry_on(_checked(allowed, slot, data))
+                call.carry_on(_check_later(allowed, data, call))
                 return
             if not allowed:
                 call.refuse()
                 return
         result = slot.handler(**data)
         if inspect.isawaitable(result):
-            call.carry_on(result)
+            call.carry_on(_finish_later(result, call))
         elif not call.finish(result):
-            call.carry_on(_materialise(result))
+            call.carry_on(_finish_later(_materialise(result), call))
     except BaseException as error:
         if not call.fail(error):
-            call.carry_on(_materialise(error))
+            call.carry_on(_finish_later(_materialise(error), call))
 
 
-async def _checked(allowed: Any, slot: Any, data: dict[str, Any]) -> Any:
-    """A plain handler behind an async `_check_auth`."""
-    if not await allowed:
-        return REFUSED
-    return await asyncio.get_running_loop().run_in_executor(None, lambda: slot.handler(**data))
-
-
-REFUSED = object()
+async def _check_later(allowed: Any, data: dict[str, Any], call: Any) -> None:
+    """A plain handler behind an async `_check_auth`: back to a thread when it says yes."""
+    try:
+        if await allowed:
+            call.back_to_thread(data)
+        else:
+            call.refuse()
+    except BaseException as error:
+        await _fail(call, error)
 
 
 async def _finish_later(awaitable: Any, call: Any) -> None:
     try:
         result = await awaitable
-        if result is REFUSED:
-            call.refuse()
-        elif not call.finish(result):
+        if not call.finish(result):
             call.finish(await _materialise(result))
     except BaseException as error:
         await _fail(call, error)

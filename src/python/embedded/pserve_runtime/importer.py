@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -10,6 +11,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 ALIAS_PREFIX = "pserve_plugin_"
 
@@ -126,6 +128,7 @@ class PluginFolder(importlib.abc.MetaPathFinder):
         alias = ALIAS_PREFIX + stem
         self._not_helpers.add(stem)
         sys.modules[alias] = module
+        vars(module)["__builtins__"] = {**vars(builtins), "__build_class__": _class_builder(module, alias)}
         try:
             # `dataclasses` looks the module of a class up by name and fails where nothing has that name.
             importlib.import_module(stem)
@@ -134,7 +137,7 @@ class PluginFolder(importlib.abc.MetaPathFinder):
             sys.modules.pop(alias, None)
             raise
         for value in list(vars(module).values()):
-            if isinstance(value, (type, types.FunctionType)) and value.__module__ == stem:
+            if isinstance(value, types.FunctionType) and value.__module__ == stem:
                 value.__module__ = alias
 
     def _is_taken(self, stem: str) -> bool:
@@ -152,6 +155,22 @@ class PluginFolder(importlib.abc.MetaPathFinder):
 
     def is_inside(self, path: str) -> bool:
         return path == self.folder or path.startswith(self.folder + os.sep)
+
+
+def _class_builder(module: types.ModuleType, alias: str) -> Any:
+    """Makes classes whose `__module__` is the alias from the start: decorators such as `dataclass` look at it."""
+
+    def build_class(*args: Any, **kwargs: Any) -> Any:
+        # A class takes its `__module__` from this name, first thing in its body.
+        names = vars(module)
+        name = names["__name__"]
+        names["__name__"] = alias
+        try:
+            return builtins.__build_class__(*args, **kwargs)
+        finally:
+            names["__name__"] = name
+
+    return build_class
 
 
 class ImportTransaction:

@@ -29,7 +29,7 @@ TERMINATE_SECONDS = 5.0
 class Slot:
     """One live plugin, with what a call needs already looked up."""
 
-    def __init__(self, instance: BasePlugin, owner: Owner, file: PluginFile) -> None:
+    def __init__(self, instance: BasePlugin, owner: Owner, file: PluginFile, kwargs: dict[str, Any]) -> None:
         self.instance = instance
         self.owner = owner
         self.file = file
@@ -39,9 +39,18 @@ class Slot:
         self.is_async = _is_async(self.handler)
         self.check = None if _is_base_method(instance, "_check_auth") else instance._check_auth
         self.self_name = _name_of_self(self.handler)
-        self.log = getattr(instance, "log", None)
+        # A constructor that does not call its parent's leaves these out.
+        self.log = getattr(instance, "log", None) or kwargs["log"]
+        self._insist_on_the_key(kwargs)
         self.methods = _methods(instance)
         self.doc = inspect.getdoc(type(instance)) if type(instance).__doc__ else None
+
+    def _insist_on_the_key(self, kwargs: dict[str, Any]) -> None:
+        """A key that the INI file asks for holds, even if the constructor kept it from `BasePlugin`."""
+        wanted = kwargs.get("auth_type") or kwargs.get("auth")
+        if wanted and not self.auth_type:
+            usual = BasePlugin(**kwargs)
+            self.instance._auth_type, self.instance._apikey = usual._auth_type, usual._apikey
 
     @property
     def auth_type(self) -> str | None:
@@ -94,7 +103,7 @@ class Loader:
         self.folder = PluginFolder(folder)
         self.folder.install()
         self.prog_args = prog_args
-        self._live: set[PluginFile] = set()
+        self._live: dict[PluginFile, None] = {}
 
     def move_to(self, folder: str) -> None:
         """Makes another folder the plugins folder."""
@@ -104,7 +113,11 @@ class Loader:
             self.folder.install()
 
     async def load(
-        self, files: list[tuple[str, dict[str, Any], str | None]], config: Any, has_global_key: bool
+        self,
+        files: list[tuple[str, dict[str, Any], str | None]],
+        config: Any,
+        has_global_key: bool,
+        initialize_seconds: float,
     ) -> list[LoadOutcome]:
         """Loads files, each with its constructor arguments (inline, and a JSON file whose members win).
 
@@ -119,12 +132,12 @@ class Loader:
             file = PluginFile(path)
             try:
                 params = {**inline, **_json_params(json_file)}
-                await self._load_one(file, params, config)
+                await self._load_one(file, params, config, initialize_seconds)
                 for slot in file.slots:
                     slot.check_key_setting(has_global_key)
                 outcomes.append(LoadOutcome(path, file.slots, None))
             except BaseException as error:
-                outcomes.append(LoadOutcome(path, None, describe(error, self.folder.folder)))
+                outcomes.append(LoadOutcome(path, None, describe(error, self.folder.folder, path)))
                 await self.terminate(list(file.slots), file)
                 transaction.forget(file.stem)
         if all(outcome.error is not None for outcome in outcomes):
@@ -133,7 +146,7 @@ class Loader:
             transaction.settle()
         return outcomes
 
-    async def _load_one(self, file: PluginFile, params: dict[str, Any], config: Any) -> None:
+    async def _load_one(self, file: PluginFile, params: dict[str, Any], config: Any, seconds: float) -> None:
         module = file.owner.context.run(self.folder.execute, file.path)
         file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
         for cls in _plugin_classes(module):
@@ -148,16 +161,20 @@ class Loader:
             }
             try:
                 instance = owner.context.run(functools.partial(cls, **kwargs))
-                await _initialize(instance, owner, kwargs)
+                await _initialize(instance, owner, kwargs, seconds)
                 # Only now: the constructor and `initialize` may set the id, the key or the handler.
-                slot = Slot(instance, owner, file)
+                slot = Slot(instance, owner, file, kwargs)
             except BaseException:
                 await cancel_all([owner], TERMINATE_SECONDS)
                 raise
             owner.name = slot.plugin_id
             file.slots.append(slot)
         if file.slots:
-            self._live.add(file)
+            self._live[file] = None
+
+    async def terminate_all(self) -> None:
+        """Ends every live plugin, in the order in which they were loaded."""
+        await self.terminate([slot for file in self._live for slot in file.slots])
 
     async def terminate(self, slots: list[Slot], file: PluginFile | None = None) -> None:
         """Ends plugins: `terminate_plugin`, then their tasks are cancelled and awaited, each for a bounded time."""
@@ -171,19 +188,23 @@ class Loader:
                 slot.file.slots.remove(slot)
             if not slot.file.slots:
                 owners.append(slot.file.owner)
-                self._live.discard(slot.file)
+                self._live.pop(slot.file, None)
         if file is not None:
             owners.append(file.owner)
         await cancel_all(owners, TERMINATE_SECONDS)
 
 
-async def _initialize(instance: BasePlugin, owner: Owner, kwargs: dict[str, Any]) -> None:
+async def _initialize(instance: BasePlugin, owner: Owner, kwargs: dict[str, Any], seconds: float) -> None:
     initialize = getattr(instance, "initialize", None)
     if initialize is None:
         return
     started = owner.context.run(functools.partial(initialize, **kwargs))
     if inspect.isawaitable(started):
-        await owner.context.run(asyncio.ensure_future, _in_task(started))
+        task = owner.context.run(asyncio.ensure_future, _in_task(started))
+        done, _ = await asyncio.wait([task], timeout=seconds)
+        if not done:
+            raise TimeoutError(f"initialize did not end within {seconds:g} seconds ([limits] load_timeout)")
+        task.result()
 
 
 async def _in_task(awaitable: Any) -> Any:
@@ -257,14 +278,14 @@ def _methods(instance: BasePlugin) -> list[str]:
     return [str(method).upper() for method in given]
 
 
-def describe(error: BaseException, folder: str) -> dict[str, Any]:
+def describe(error: BaseException, folder: str, path: str) -> dict[str, Any]:
     """An error as plain data: type, message, the place in the user's file, the traceback."""
-    file, line = None, None
+    file, line = path, None
     if isinstance(error, SyntaxError) and error.filename:
         file, line = error.filename, error.lineno
     else:
         for frame in traceback.extract_tb(error.__traceback__):
-            if frame.filename.startswith(folder + os.sep) or file is None:
+            if frame.filename.startswith(folder + os.sep):
                 file, line = frame.filename, frame.lineno
     message = str(error)
     if isinstance(error, ModuleNotFoundError) and error.name:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import _pserve
 
@@ -29,7 +30,22 @@ def install(level: int) -> None:
     # asyncio tells at DEBUG which selector it uses; that is no news for a server's log.
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
     logging.captureWarnings(True)
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure: Any = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(write_through=True, line_buffering=True, errors="backslashreplace")
+    sys.stdout = _open_tolerant(1)
+    sys.stderr = _open_tolerant(2)
+
+
+class _TolerantFile(io.FileIO):
+    """Standard output that nobody reads any more, or that a plugin has closed, is no error of whoever prints."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
+def _open_tolerant(descriptor: int) -> TextIO:
+    raw = _TolerantFile(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True
+    )

@@ -13,7 +13,6 @@ from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import unquote_plus
 
 from pserve_runtime.multimap import multi_map
 from pserve_runtime.url import url
@@ -61,10 +60,7 @@ class BodyReader:
         self._at = 0
 
     async def read(self, n: int = -1) -> bytes:
-        end = len(self._data) if n < 0 else self._at + n
-        chunk = self._data[self._at : end]
-        self._at += len(chunk)
-        return chunk
+        return self.read_nowait(n)
 
     async def readany(self) -> bytes:
         return await self.read()
@@ -167,7 +163,7 @@ class Request(MutableMapping[str, Any]):
 
     @cached_property
     def query_string(self) -> str:
-        return unquote_plus(self._native.query_string)
+        return self.rel_url.query_string  # type: ignore[no-any-return]
 
     @cached_property
     def query(self) -> Any:
@@ -275,11 +271,16 @@ class Request(MutableMapping[str, Any]):
     def content(self) -> BodyReader:
         return BodyReader(self._native.body)
 
+    @cached_property
+    def _whole_body(self) -> bytes:
+        # Taken out of the stream, which is then at its end; asked again, the body is still there.
+        return self.content.read_nowait()
+
     async def read(self) -> bytes:
-        return self._native.body  # type: ignore[no-any-return]
+        return self._whole_body
 
     async def text(self) -> str:
-        return self._native.body.decode(self.charset or "utf-8")  # type: ignore[no-any-return]
+        return self._whole_body.decode(self.charset or "utf-8")
 
     async def json(self, *, loads: Any = json.loads) -> Any:
         return loads(await self.text())

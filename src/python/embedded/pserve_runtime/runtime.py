@@ -122,13 +122,18 @@ class Runtime:
         files: list[tuple[str, dict[str, str], str | None]],
         sections: dict[str, dict[str, Any]],
         has_global_key: bool,
+        initialize_seconds: float,
     ) -> list[LoadOutcome]:
         """Loads plugin files with a fresh configuration."""
         self._loader.move_to(folder)
         sections.setdefault("logging", {"level": self._level})
         config = Config(items=sections)
-        return await self._loader.load(files, config, has_global_key)
+        return await self._loader.load(files, config, has_global_key, initialize_seconds)
 
     async def terminate(self, slots: list[Slot]) -> None:
         """Ends plugins."""
         await self._loader.terminate(slots)
+
+    async def terminate_all(self) -> None:
+        """Ends every plugin."""
+        await self._loader.terminate_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
@@ -45,7 +46,7 @@ class URL:
 
     @property
     def query_string(self) -> str:
-        return unquote(self._parts.query.replace("+", " "))
+        return _decoded_query(self._parts.query)
 
     @property
     def query(self) -> MultiMap:
@@ -117,6 +118,19 @@ class URL:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+def _decoded_query(query: str) -> str:
+    """Decoded but for what divides fields, which would no longer be told apart from what is inside them."""
+    kept = re.sub("%(2[bB6]|3[bBdD])", lambda match: "%25" + match[1].upper(), query.replace("+", " "))
+    return re.sub("(?:%[0-9a-fA-F]{2})+", _decoded_run, kept)
+
+
+def _decoded_run(match: re.Match[str]) -> str:
+    try:
+        return unquote(match[0], errors="strict")
+    except UnicodeDecodeError:
+        return match[0]
 
 
 def url(text: str) -> Any:
