@@ -54,8 +54,8 @@ class Server:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for_log(r"serves http://")
-        found = re.findall(r"serves http://(.*):(\d+)$", self.log, re.MULTILINE)
+        self.wait_for_log(r"serves https?://")
+        found = re.findall(r"serves https?://(.*):(\d+)$", self.log, re.MULTILINE)
         self.port = int(found[-1][1])
 
     def _read(self) -> None:

@@ -15,7 +15,7 @@ use crate::config::{Config, Settings};
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
 use crate::shutdown::{SignalEvents, StopRequests};
-use crate::web::{AccessLog, Server, Site, bind_listeners};
+use crate::web::{AccessLog, Server, Site, TlsAcceptor, bind_listeners};
 use crate::{logging, shutdown};
 
 /// How long terminating all plugins may take at a stop, tasks included.
@@ -41,6 +41,7 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     let signals = shutdown::listen().context("cannot listen for signals")?;
     let listeners = bind_listeners(&settings.listen)?;
     let access_log = open_access_log(&settings)?;
+    let tls = TlsAcceptor::load(&settings)?;
     let config = Arc::new(LiveConfig::new(config));
     let interpreter = Interpreter::start(&interpreter_options(cli, &config, &settings))?;
     let pidfile = Arc::new(Mutex::new(settings.pidfile.as_deref().map(PidFile::write).transpose()?));
@@ -51,7 +52,12 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         .build()
         .context("cannot start the I/O threads")?;
     let plugins = Arc::new(Plugins::new(interpreter.clone(), Arc::clone(&config)));
-    let site = Arc::new(Site { config, plugins, access_log: ArcSwapOption::new(access_log.map(Arc::new)) });
+    let site = Arc::new(Site {
+        config,
+        plugins,
+        access_log: ArcSwapOption::new(access_log.map(Arc::new)),
+        tls: ArcSwapOption::new(tls.map(Arc::new)),
+    });
     let conductor = Conductor { site, interpreter: interpreter.clone(), pidfile: Arc::clone(&pidfile) };
     runtime.spawn(conductor.run(settings, listeners, signals));
     let ended = interpreter.run();
@@ -171,6 +177,11 @@ impl Conductor {
             Err(problem) => log::error!("{problem:#}; the old addresses stay"),
         }
         self.reload_access_log(settings);
+        // Connections that stand keep what they were made with; new ones take the renewed files.
+        match TlsAcceptor::load(settings) {
+            Ok(tls) => self.site.tls.store(tls.map(Arc::new)),
+            Err(problem) => log::error!("{problem:#}; the old certificate stays"),
+        }
     }
 
     fn move_pidfile(&self, path: Option<&Path>) {
@@ -243,8 +254,9 @@ fn announce(server: &Server, site: &Site) {
     for id in site.plugins.registry().ids() {
         logging::announce(&format!("route /{id}"));
     }
+    let scheme = if site.tls.load().is_some() { "https" } else { "http" };
     for address in server.addresses() {
-        logging::announce(&format!("PID {} serves http://{address}", std::process::id()));
+        logging::announce(&format!("PID {} serves {scheme}://{address}", std::process::id()));
     }
 }
 

@@ -21,6 +21,10 @@ pub struct Settings {
     pub plugins_dir: PathBuf,
     pub pidfile: Option<PathBuf>,
     pub global_key: Option<Secret>,
+    /// Set when `[SSL]` is enabled: the server then speaks HTTPS and nothing else.
+    pub tls: Option<TlsFiles>,
+    /// Set when `[cors]` is enabled.
+    pub cors: Option<CorsSettings>,
     /// File stem in lower case -> the text of its `[plugin_parms]` key.
     pub plugin_params: HashMap<String, String>,
     /// Plugin name in lower case -> its `[plugin_options]`.
@@ -30,6 +34,22 @@ pub struct Settings {
     pub limits: Limits,
     /// What is not wrong enough to stop: told in the log at every start and reload.
     pub warnings: Vec<String>,
+}
+
+/// `[SSL]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `[cors]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CorsSettings {
+    /// Origins such as `https://example.org`, or `*`.
+    pub origins: Vec<String>,
+    /// Domains whose hosts are origins too; others are then refused.
+    pub acl: Vec<String>,
 }
 
 /// `[server]`.
@@ -58,6 +78,8 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// How long a connection may stand without a complete request head.
     pub idle_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
     /// How long a stop or a reload waits for calls that still run.
     pub drain_timeout: Duration,
     /// How long a plugin's `initialize` may take.
@@ -89,13 +111,14 @@ impl Settings {
         let reader = Reader { table, file };
         let mut warnings = Vec::new();
         reader.warn_of_unknown_keys(&mut warnings);
-        reader.refuse_what_is_not_there_yet()?;
         reader.refuse_sections_that_differ_by_case()?;
         Ok(Self {
             listen: reader.listen_addresses()?,
             plugins_dir: reader.plugins_dir()?,
             pidfile: reader.path_to_create("paths", "pidfile"),
             global_key: reader.global_key()?,
+            tls: reader.tls()?,
+            cors: reader.cors(),
             plugin_params: reader.texts_by_lower_key("plugin_parms"),
             plugin_options: reader.plugin_options(&mut warnings)?,
             server: reader.server()?,
@@ -117,7 +140,16 @@ const OWN_SECTIONS: [(&str, &[&str]); 3] = [
     ("python", &["venv"]),
     (
         "limits",
-        &["body", "header_block", "idle_timeout", "drain_timeout", "load_timeout", "handler_threads", "waiting_calls"],
+        &[
+            "body",
+            "header_block",
+            "idle_timeout",
+            "handshake_timeout",
+            "drain_timeout",
+            "load_timeout",
+            "handler_threads",
+            "waiting_calls",
+        ],
     ),
 ];
 
@@ -357,6 +389,7 @@ impl<'a> Reader<'a> {
             // hyper's read buffer holds the whole head and refuses to be smaller than this.
             max_header_bytes: size("header_block", 64 << 10, 8 << 10)?,
             idle_timeout: self.seconds("limits", "idle_timeout", 75.0)?,
+            handshake_timeout: self.seconds("limits", "handshake_timeout", 10.0)?,
             drain_timeout: self.seconds("limits", "drain_timeout", 10.0)?,
             load_timeout: self.seconds("limits", "load_timeout", 60.0)?,
             handler_threads: count("handler_threads", 40, 10_000)?,
@@ -364,15 +397,21 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Starting all the same would serve less protected than the file asks for.
-    fn refuse_what_is_not_there_yet(&self) -> Result<(), ConfigError> {
-        for section in ["SSL", "cors"] {
-            if self.truth(section, "enabled") {
-                let message = "is not supported yet; switch it off, or let a proxy in front do it";
-                return Err(self.error(section, "enabled", message));
-            }
+    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        if !self.truth("SSL", "enabled") {
+            return Ok(None);
         }
-        Ok(())
+        let file = |key: &str, what: &str| {
+            let text = self.text("SSL", key);
+            let missing = || self.error("SSL", key, format!("is missing; name the PEM file with the {what}"));
+            text.map(|text| self.existing_path(text)).ok_or_else(missing)
+        };
+        Ok(Some(TlsFiles { certificate: file("certfile", "certificate")?, key: file("keyfile", "private key")? }))
+    }
+
+    fn cors(&self) -> Option<CorsSettings> {
+        let list = |key: &str| self.items("cors", key, &['|', ',']);
+        self.truth("cors", "enabled").then(|| CorsSettings { origins: list("origin_url"), acl: list("acl") })
     }
 
     /// One of the two would silently not count.

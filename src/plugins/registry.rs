@@ -14,6 +14,8 @@ const RESERVED: [&str; 4] = ["plugins", "reload", "load", "unload"];
 #[derive(Debug, Default, Clone)]
 pub struct Registry {
     by_id: HashMap<String, Arc<Plugin>>,
+    /// How many segments the longest id has ever had: no path is tried further.
+    deepest: usize,
     /// Files in the order of their names.
     files: BTreeMap<PathBuf, FileState>,
 }
@@ -45,14 +47,13 @@ impl Registry {
     /// The plugin that answers for a path, given as encoded segments: the longest id that begins it. The answer tells
     /// also how many segments that id has.
     pub fn route(&self, segments: &[&str], decode: impl Fn(&str) -> String) -> Option<(&Arc<Plugin>, usize)> {
-        let deepest = self.by_id.keys().map(|id| id.matches('/').count() + 1).max().unwrap_or(0);
-        for count in (1..=segments.len().min(deepest)).rev() {
+        for count in (2..=segments.len().min(self.deepest)).rev() {
             let id: Vec<String> = segments[..count].iter().map(|segment| decode(segment)).collect();
             if let Some(plugin) = self.by_id.get(&id.join("/")) {
                 return Some((plugin, count));
             }
         }
-        None
+        Some((self.by_id.get(&decode(segments.first()?))?, 1))
     }
 
     /// The ids in the order of files and classes.
@@ -93,6 +94,7 @@ impl Registry {
                     None => {
                         let id = instance.id().to_owned();
                         state.ids.push(id.clone());
+                        merged.registry.deepest = merged.registry.deepest.max(id.split('/').count());
                         merged.registry.by_id.insert(id, Arc::new(Plugin::new(instance)));
                     }
                     Some(objection) => {

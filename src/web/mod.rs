@@ -4,11 +4,13 @@ mod access_log;
 mod auth;
 mod client;
 mod control_routes;
+mod cors;
 mod fields;
 mod plugin_route;
 mod refusal;
 mod reply;
 mod server;
+mod tls;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use plugin_route::Head;
 use reply::{ApiError, error_reply};
 pub use server::{Server, bind_listeners};
 
+use crate::config::Settings;
 use crate::config::live::LiveConfig;
 use crate::exchange::{CallError, Raised};
 use crate::plugins::Plugins;
@@ -37,6 +40,24 @@ pub struct Site {
     pub config: Arc<LiveConfig>,
     pub plugins: Arc<Plugins>,
     pub access_log: ArcSwapOption<AccessLog>,
+    /// Set when the server speaks HTTPS.
+    pub tls: ArcSwapOption<TlsAcceptor>,
+}
+
+/// What makes TLS connections of TCP ones.
+pub struct TlsAcceptor(tokio_native_tls::TlsAcceptor);
+
+impl std::fmt::Debug for TlsAcceptor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("TlsAcceptor")
+    }
+}
+
+impl TlsAcceptor {
+    /// Reads the files of `[SSL]`; `None` when TLS is not enabled. Errs when they cannot be used.
+    pub fn load(settings: &Settings) -> anyhow::Result<Option<Self>> {
+        settings.tls.as_ref().map(tls::acceptor).transpose().map(|acceptor| acceptor.map(Self))
+    }
 }
 
 /// The URL space. One filter takes every path, and a map finds the plugin: a chain of filters, one for each plugin,

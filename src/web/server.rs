@@ -11,9 +11,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -21,8 +22,10 @@ use tower_service::Service;
 
 use super::access_log::Access;
 use super::client::{Connection, client_ip};
+use super::cors::Verdict;
 use super::refusal::WithRefusals;
-use super::{Site, reply, routes};
+use super::{Site, TlsAcceptor, cors, reply, routes};
+use crate::exchange::JSON;
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
@@ -167,15 +170,59 @@ fn is_of_one_connection(problem: &std::io::Error) -> bool {
     matches!(problem.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, watcher: hyper_util::server::graceful::Watcher) {
+async fn serve(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, watcher: Watcher) {
     let Ok(local) = stream.local_addr() else {
         return;
     };
     let _ = stream.set_nodelay(true);
+    let Some(acceptor) = site.tls.load_full() else {
+        return serve_stream(stream, (peer, local), false, site, watcher).await;
+    };
+    let limit = site.config.get().settings.limits.handshake_timeout;
+    match tokio::time::timeout(limit, handshake(stream, &acceptor)).await {
+        Ok(Ok(Some(stream))) => serve_stream(stream, (peer, local), true, site, watcher).await,
+        Ok(Ok(None)) => log::debug!("connection from {peer}: plain HTTP on the port for HTTPS"),
+        Ok(Err(problem)) => log::debug!("connection from {peer}: no TLS handshake: {problem}"),
+        Err(_) => log::debug!("connection from {peer}: no TLS handshake within {limit:?}"),
+    }
+}
+
+/// Makes a TLS connection. `None` for a client that does not speak TLS at all: it has been told so.
+async fn handshake(
+    mut stream: TcpStream,
+    acceptor: &TlsAcceptor,
+) -> anyhow::Result<Option<tokio_native_tls::TlsStream<TcpStream>>> {
+    let mut first = [0];
+    // RFC 8446, 5.1: a handshake begins with a record of type 22.
+    if stream.peek(&mut first).await? == 1 && first != [22] {
+        let body = json!({"error": "this port speaks HTTPS; use https:// in the address"}).to_string();
+        let head = format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\nserver: {SERVER_NAME}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        // What has been sent is read first: closing with something unread would reset the connection.
+        let mut unread = [0; 8192];
+        let _ = stream.try_read(&mut unread);
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    Ok(Some(acceptor.0.accept(stream).await?))
+}
+
+async fn serve_stream<S>(
+    stream: S,
+    (peer, local): (SocketAddr, SocketAddr),
+    is_tls: bool,
+    site: Arc<Site>,
+    watcher: Watcher,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limits = site.config.get().settings.limits.clone();
     let filter = warp::service(routes(Arc::clone(&site)));
     let service = service_fn(move |request: Request<Incoming>| {
-        let connection = Connection { peer, local, is_tls: false, version: request.version() };
+        let connection = Connection { peer, local, is_tls, version: request.version() };
         answer(Arc::clone(&site), filter.clone(), request, connection)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -185,10 +232,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, watcher: hy
         .header_read_timeout(limits.idle_timeout)
         .max_buf_size(limits.max_header_bytes)
         .keep_alive(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX));
+    let header_list = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(header_list);
     let io = TokioIo::new(WithRefusals::new(stream));
     let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
     if let Err(problem) = watcher.watch(connection).await {
@@ -204,7 +249,7 @@ async fn answer<S, B>(
 ) -> Result<Response<B>, Infallible>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: http_body::Body + From<bytes::Bytes>,
+    B: http_body::Body + From<bytes::Bytes> + Default,
 {
     request.extensions_mut().insert(connection);
     let access_log = site.access_log.load_full();
@@ -213,10 +258,18 @@ where
         (request.method().clone(), target, request.headers().clone())
     });
     let is_head = request.method() == Method::HEAD;
-    let mut response = match objection(&request) {
-        Some(refusal) => refuse(&refusal),
-        None => filter.call(request).await?,
+    let config = site.config.get();
+    let verdict =
+        config.settings.cors.as_ref().map(|settings| cors::judge(settings, request.method(), request.headers()));
+    let mut response = match (objection(&request), &verdict) {
+        (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
+        (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
+        (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
+        _ => filter.call(request).await?,
     };
+    if let Some(verdict) = &verdict {
+        cors::add_headers(&mut response, verdict);
+    }
     if is_head {
         leave_body_out(&mut response);
     }
@@ -255,10 +308,12 @@ fn objection<B>(request: &Request<B>) -> Option<String> {
     is_odd.then(|| "the only transfer coding is a single `chunked`".to_owned())
 }
 
-fn refuse<B: From<bytes::Bytes>>(reason: &str) -> Response<B> {
-    let body = json!({"error": format!("malformed request: {reason}")});
-    let (mut parts, _) = reply::json_reply(StatusCode::BAD_REQUEST, &body).into_parts();
-    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+fn refuse<B: From<bytes::Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
+    let body = json!({"error": reason});
+    let (mut parts, _) = reply::json_reply(status, &body).into_parts();
+    if status == StatusCode::BAD_REQUEST {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Response::from_parts(parts, B::from(body.to_string().into()))
 }
 
