@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cli::Cli;
 use crate::config::live::LiveConfig;
+use crate::config::settings::Scheduling;
 use crate::config::{Config, Settings};
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
@@ -20,6 +22,10 @@ use crate::{logging, shutdown};
 
 /// How long terminating all plugins may take at a stop, tasks included.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(8);
+
+/// Requests after which memory is worth giving back, and requests in a second that are few enough to do it between.
+const LOAD_REQUESTS: u64 = 1000;
+const QUIET_REQUESTS: u64 = 20;
 
 /// How long Python may take for its last steps before the process ends without it.
 const LAST_STEPS_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +49,9 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     let access_log = open_access_log(&settings)?;
     let tls = TlsAcceptor::load(&settings)?;
     let config = Arc::new(LiveConfig::new(config));
+    if settings.server.scheduling == Scheduling::Batch {
+        python::share_the_core_in_turns();
+    }
     let interpreter = Interpreter::start(&interpreter_options(cli, &config, &settings))?;
     let pidfile = Arc::new(Mutex::new(settings.pidfile.as_deref().map(PidFile::write).transpose()?));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,8 +65,10 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         config,
         plugins,
         access_log: ArcSwapOption::new(access_log.map(Arc::new)),
+        requests: AtomicU64::new(0),
         tls: ArcSwapOption::new(tls.map(Arc::new)),
     });
+    runtime.spawn(tidy_up_after_load(Arc::clone(&site)));
     let conductor = Conductor { site, interpreter: interpreter.clone(), pidfile: Arc::clone(&pidfile) };
     runtime.spawn(conductor.run(settings, listeners, signals));
     let ended = interpreter.run();
@@ -241,6 +252,21 @@ impl Conductor {
         }
         remove_pidfile(&self.pidfile);
         crate::exit_status::leave(crate::exit_status::CLEAN);
+    }
+}
+
+/// Gives memory back once a load has ended, so that an idle server is as small as it was.
+async fn tidy_up_after_load(site: Arc<Site>) {
+    let (mut at_last_look, mut at_last_tidying) = (0, 0);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = site.requests.load(Ordering::Relaxed);
+        let is_quiet = now - at_last_look < QUIET_REQUESTS;
+        if is_quiet && now - at_last_tidying >= LOAD_REQUESTS {
+            at_last_tidying = now;
+            let _ = tokio::task::spawn_blocking(python::give_back_free_memory).await;
+        }
+        at_last_look = now;
     }
 }
 

@@ -229,3 +229,30 @@ async fn http_2_with_prior_knowledge_serves_get_post_and_head() {
         }
     }
 }
+
+#[test]
+fn connections_that_end_leave_no_descriptor_behind() {
+    let server = TestServer::with_plugin("echo.py", ECHO);
+    let descriptors = || {
+        let folder = format!("/proc/{}/fd", server.pid().as_raw_nonzero());
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    assert_eq!(server.get("/echo").status, 200);
+    let before = descriptors();
+    for round in 0..3 {
+        let open: Vec<_> = (0..100).map(|_| common::connect(server.address()).unwrap()).collect();
+        for mut stream in &open {
+            std::io::Write::write_all(&mut stream, b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        }
+        for mut stream in &open {
+            let mut first = [0; 15];
+            std::io::Read::read_exact(&mut stream, &mut first).unwrap();
+            assert_eq!(&first, b"HTTP/1.1 200 OK", "round {round}");
+        }
+    }
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    while descriptors() > before {
+        assert!(std::time::Instant::now() < deadline, "{before} before, {} now", descriptors());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

@@ -57,11 +57,19 @@ pub struct CorsSettings {
 pub struct ServerSettings {
     /// Threads that do the HTTP; they never wait for Python.
     pub io_threads: usize,
+    pub scheduling: Scheduling,
     pub access_log: Option<PathBuf>,
     /// Puts tracebacks into error replies.
     pub debug: bool,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[server] scheduling`: whether threads that wake each other take the core from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduling {
+    Batch,
+    Normal,
 }
 
 /// `[python]`.
@@ -136,7 +144,7 @@ impl Settings {
 
 /// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
 const OWN_SECTIONS: [(&str, &[&str]); 3] = [
-    ("server", &["io_threads", "access_log", "debug", "trusted_proxies"]),
+    ("server", &["io_threads", "scheduling", "access_log", "debug", "trusted_proxies"]),
     ("python", &["venv"]),
     (
         "limits",
@@ -358,6 +366,13 @@ impl<'a> Reader<'a> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         Ok(ServerSettings {
             io_threads: to_usize(self.number("server", "io_threads", cores as u64, (1, 256))?),
+            scheduling: match self.text("server", "scheduling").unwrap_or("batch") {
+                "batch" => Scheduling::Batch,
+                "normal" => Scheduling::Normal,
+                other => {
+                    return Err(self.error("server", "scheduling", format!("`{other}` is neither batch nor normal")));
+                }
+            },
             access_log: self.path_to_create("server", "access_log"),
             debug: self.truth("server", "debug"),
             trusted_proxies: self.trusted_proxies()?,

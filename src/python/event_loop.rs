@@ -16,6 +16,9 @@ use rustix::event::{EventfdFlags, eventfd};
 /// How many jobs are started before the loop gets its turn again: plugins that never suspend stay fair.
 const BATCH: usize = 64;
 
+/// How many waiting jobs wake the loop at once.
+const MANY: usize = 32;
+
 type Job = Box<dyn FnOnce(Python<'_>) + Send>;
 
 /// Work for the loop's thread.
@@ -40,14 +43,38 @@ impl LoopQueue {
     /// Hands a job to the loop's thread. Never waits for Python.
     pub(super) fn push(&self, job: impl FnOnce(Python<'_>) + Send + 'static) {
         self.lock().push_back(Box::new(job));
-        if !self.is_signalled.swap(true, Ordering::AcqRel) {
-            self.signal();
+        self.signal_once();
+    }
+
+    /// As [`LoopQueue::push`], from a tokio thread that is likely to push more right away: the loop is woken when many
+    /// wait, or after the thread has looked at its other connections. A lone job waits no longer than that.
+    pub(super) fn push_with_others(self: &Arc<Self>, job: impl FnOnce(Python<'_>) + Send + 'static) {
+        let waiting = {
+            let mut jobs = self.lock();
+            jobs.push_back(Box::new(job));
+            jobs.len()
+        };
+        if waiting >= MANY {
+            self.signal_once();
+        } else if waiting == 1 {
+            let queue = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::task::yield_now().await;
+                queue.signal_once();
+            });
         }
     }
 
     /// The descriptor that the loop watches.
     pub(super) fn wake_fd(&self) -> i32 {
         self.wake.as_raw_fd()
+    }
+
+    /// Wakes the loop, unless somebody has since it last looked.
+    fn signal_once(&self) {
+        if !self.is_signalled.swap(true, Ordering::AcqRel) {
+            self.signal();
+        }
     }
 
     fn signal(&self) {
@@ -64,8 +91,8 @@ impl LoopQueue {
         let batch = jobs.drain(..count).collect();
         let rest_waits = !jobs.is_empty();
         drop(jobs);
-        if rest_waits && !self.is_signalled.swap(true, Ordering::AcqRel) {
-            self.signal();
+        if rest_waits {
+            self.signal_once();
         }
         batch
     }

@@ -122,7 +122,7 @@ impl Interpreter {
         let pending = PendingCall { instance, request, sender, guard };
         if pending.instance.is_async() {
             let shared = Arc::clone(&self.shared);
-            self.shared.queue.push(move |py| shared.start_call(py, pending));
+            self.shared.queue.push_with_others(move |py| shared.start_call(py, pending));
         } else {
             self.shared.pool.submit(&self.shared, PoolJob::New(pending));
         }

@@ -13,12 +13,16 @@ mod interpreter;
 mod json;
 mod kwargs;
 mod log_bridge;
+mod memory;
 mod native;
 mod reply;
 mod request;
+mod scheduling;
 mod sysinfo;
 
 pub use call::CallGuard;
 pub use error::PythonError;
 pub use instance::{FileOutcome, FileToLoad, PluginInstance};
 pub use interpreter::{Interpreter, InterpreterOptions, version};
+pub use memory::give_back_free_memory;
+pub use scheduling::share_the_core_in_turns;

@@ -14,6 +14,7 @@ mod tls;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
 use bytes::Buf;
@@ -40,6 +41,8 @@ pub struct Site {
     pub config: Arc<LiveConfig>,
     pub plugins: Arc<Plugins>,
     pub access_log: ArcSwapOption<AccessLog>,
+    /// Requests since the start.
+    pub requests: AtomicU64,
     /// Set when the server speaks HTTPS.
     pub tls: ArcSwapOption<TlsAcceptor>,
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -251,6 +252,7 @@ where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body + From<bytes::Bytes> + Default,
 {
+    site.requests.fetch_add(1, Ordering::Relaxed);
     request.extensions_mut().insert(connection);
     let access_log = site.access_log.load_full();
     let logged = access_log.as_ref().map(|_| {
