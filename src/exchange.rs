@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use crate::config::Secret;
+
 /// One request for one plugin, read to its end.
 #[derive(Debug, Clone)]
 pub struct PluginRequest {
@@ -29,6 +31,8 @@ pub struct PluginRequest {
     pub query: Vec<(String, String)>,
     pub body: Bytes,
     pub form: BodyFields,
+    /// The key that a JSON body must hold, when only Python's reader can tell. Anything else is refused.
+    pub body_key: Option<Secret>,
 }
 
 /// What the body's content type makes of it. JSON is tried first whatever this says.

@@ -87,6 +87,17 @@ fn subpaths_are_decoded_and_not_normalised() {
 }
 
 #[test]
+fn targets_that_should_have_been_escaped_are_read() {
+    let server = TestServer::with_plugin("echo.py", ECHO);
+    assert_eq!(server.get("/echo/a\"b<c>`d?f={\"a\":1}").json()["subpath"], "a\"b<c>`d");
+    // Also later on a connection, and never inside a body.
+    let answer = server.raw(
+        b"GET /echo/1\" HTTP/1.1\r\nHost: x\r\n\r\nPOST /echo/2 HTTP/1.1\r\nHost: x\r\nContent-Length: 21\r\nConnection: close\r\n\r\nGET /\"<> HTTP/1.1\r\n\r\n",
+    );
+    assert!(answer.contains("\"subpath\":\"1\\\"\"") && answer.contains("\"size\":21"), "{answer}");
+}
+
+#[test]
 fn a_body_over_the_limit_is_413_and_one_at_the_limit_passes() {
     let server = TestServer::build().plugin("echo.py", ECHO).ini("[limits]\nbody=1000").start();
     assert_eq!(server.post("/echo", "text/plain", &[b'x'; 1000]).json()["size"], 1000);

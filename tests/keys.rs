@@ -78,6 +78,22 @@ fn every_place_for_a_key_works_and_the_first_one_decides() {
 }
 
 #[test]
+fn json_that_only_python_reads_may_hold_the_key() {
+    let server = server();
+    let utf_16: Vec<u8> = "\u{feff}{\"apikey\":\"own-key-5678\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let right: [&[u8]; 3] =
+        [br#"{"x":NaN,"apikey":"own-key-5678"}"#, br#"{"\ud800":1,"apikey":"own-key-5678"}"#, &utf_16];
+    for body in right {
+        let reply = server.post("/own", "application/json", body);
+        assert_eq!((reply.status, reply.text().as_str()), (200, "in"), "{}", String::from_utf8_lossy(body));
+    }
+    let wrong: [&[u8]; 4] = [br#"{"x":NaN,"apikey":"wrong"}"#, br#"{"x":NaN}"#, br#"{"x":NaN,"apikey":5}"#, b"{broken"];
+    for body in wrong {
+        assert_eq!(server.post("/own", "application/json", body).status, 403, "{}", String::from_utf8_lossy(body));
+    }
+}
+
+#[test]
 fn the_global_key_opens_global_plugins_and_the_control_routes() {
     let server = server();
     for path in ["/everybodys", "/oldstyle", "/plugins", "/reload/own", "/reload/all", "/load/own", "/unload/nobody"] {

@@ -111,8 +111,8 @@ impl Call {
         true
     }
 
-    /// The plugin's own `_check_auth` said no.
-    fn refuse(&self) {
+    /// The plugin's own `_check_auth` said no, or the body does not hold the key.
+    pub(super) fn refuse(&self) {
         native::leave_if_forked();
         self.answer(Err(CallError::Refused));
     }

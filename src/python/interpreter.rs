@@ -253,7 +253,13 @@ impl Shared {
             Ok(call) => call,
             Err(error) => return log::error!("cannot make a call object: {error}"),
         };
-        let result = kwargs::build(py, &instance, &request).and_then(|data| run(py, &instance, data, &call));
+        let result = kwargs::build(py, &instance, &request).and_then(|data| match data {
+            Some(data) => run(py, &instance, data, &call),
+            None => {
+                call.get().refuse();
+                Ok(())
+            }
+        });
         if let Err(error) = result {
             call.get().raised(py, &error);
         }

@@ -14,13 +14,17 @@ use super::instance::PluginInstance;
 use super::request::{NativeRequest, header_text, usual_spelling};
 use crate::exchange::{BodyFields, PluginRequest};
 
-/// Builds the keyword arguments of one call.
+/// Builds the keyword arguments of one call. `None`: the body does not hold the key that it must.
 pub(super) fn build<'py>(
     py: Python<'py>,
     instance: &PluginInstance,
     request: &Arc<PluginRequest>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let data = match json_fields(py, request)? {
+) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let json = json_fields(py, request)?;
+    if !holds_key(json.as_ref(), request)? {
+        return Ok(None);
+    }
+    let data = match json {
         Some(fields) => fields,
         None => form_fields(py, &request.form)?,
     };
@@ -35,7 +39,15 @@ pub(super) fn build<'py>(
     data.set_item(intern!(py, "log"), instance.log(py))?;
     data.set_item(intern!(py, "client_ip"), &request.client_ip)?;
     data.set_item(intern!(py, "subpath"), request.subpath.as_deref())?;
-    Ok(data)
+    Ok(Some(data))
+}
+
+fn holds_key(json: Option<&Bound<'_, PyDict>>, request: &PluginRequest) -> PyResult<bool> {
+    let Some(wanted) = &request.body_key else {
+        return Ok(true);
+    };
+    let given = json.map(|fields| fields.get_item("apikey")).transpose()?.flatten();
+    Ok(given.is_some_and(|given| given.extract::<String>().is_ok_and(|given| wanted.matches(given.as_bytes()))))
 }
 
 fn request_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {

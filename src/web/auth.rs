@@ -9,24 +9,51 @@ use crate::exchange::{BodyFields, PluginRequest};
 /// The field of query or body that holds a key.
 pub const KEY_FIELD: &str = "apikey";
 
-/// Whether the request may pass, for every rule that is decided without Python.
-pub fn is_allowed(rule: &KeyRule, global: Option<&Secret>, request: &PluginRequest) -> bool {
-    let matches = |secret: &Secret| given_key(request).is_some_and(|given| secret.matches(given.as_bytes()));
-    match rule {
-        KeyRule::Open | KeyRule::Custom => true,
-        KeyRule::Global => global.is_some_and(matches),
-        KeyRule::Own(secret) => matches(secret),
-        KeyRule::Never => false,
+/// What the rule says of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    Allowed,
+    Refused,
+    /// Only a JSON body that is beyond the reader here can hold the key (Python takes NaN, lone surrogates, other
+    /// encodings): it must hold this one.
+    BodyDecides(Secret),
+}
+
+/// Judges a request by every rule that is decided without Python.
+pub fn judge(rule: &KeyRule, global: Option<&Secret>, request: &PluginRequest) -> Verdict {
+    let wanted = match rule {
+        KeyRule::Open | KeyRule::Custom => return Verdict::Allowed,
+        KeyRule::Never => return Verdict::Refused,
+        KeyRule::Global => global,
+        KeyRule::Own(secret) => Some(secret),
+    };
+    let Some(wanted) = wanted else {
+        return Verdict::Refused;
+    };
+    match given_key(request) {
+        Given::Key(key) if wanted.matches(key.as_bytes()) => Verdict::Allowed,
+        Given::InUnreadableJson => Verdict::BodyDecides(wanted.clone()),
+        _ => Verdict::Refused,
     }
+}
+
+enum Given {
+    Key(String),
+    InUnreadableJson,
+    Nothing,
 }
 
 /// The key that a client gave: Bearer, then X-Custom-Auth, then the field of the query, then that of the body.
 /// An empty one does not count, and neither does an `Authorization` of another scheme, which may be a proxy's.
-fn given_key(request: &PluginRequest) -> Option<String> {
+fn given_key(request: &PluginRequest) -> Given {
     let in_header = bearer(&request.headers).or_else(|| header_text(&request.headers, "x-custom-auth"));
     let in_query = || request.query.iter().find(|(name, _)| name == KEY_FIELD).map(|(_, key)| key.clone());
-    let key = in_header.or_else(in_query).or_else(|| key_in_body(request));
-    key.filter(|key| !key.is_empty())
+    let outside = in_header.or_else(in_query).map_or(Given::Nothing, Given::Key);
+    let given = if matches!(outside, Given::Nothing) { key_in_body(request) } else { outside };
+    match given {
+        Given::Key(key) if key.is_empty() => Given::Nothing,
+        given => given,
+    }
 }
 
 /// RFC 6750, 2.1; the scheme's case does not matter (RFC 9110, 11.1).
@@ -42,28 +69,43 @@ fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn key_in_body(request: &PluginRequest) -> Option<String> {
+fn key_in_body(request: &PluginRequest) -> Given {
     // The same order as for fields: a JSON object is JSON whatever the content type says.
-    if let Some(found) = key_in_json(&request.body) {
-        return found;
-    }
-    match &request.form {
-        BodyFields::None => None,
-        BodyFields::UrlEncoded(fields) => fields.iter().find(|(name, _)| name == KEY_FIELD).map(|(_, key)| key.clone()),
-        BodyFields::Multipart(parts) => {
+    let found = match (key_in_json(&request.body), &request.form) {
+        (Json::Object(key), _) => key,
+        (_, BodyFields::UrlEncoded(fields)) => {
+            fields.iter().find(|(name, _)| name == KEY_FIELD).map(|(_, key)| key.clone())
+        }
+        (_, BodyFields::Multipart(parts)) => {
             parts.iter().find(|part| part.name == KEY_FIELD && part.file_name.is_none()).map(|part| part.text())
         }
-    }
+        (Json::Unreadable, BodyFields::None) => return Given::InUnreadableJson,
+        (Json::No, BodyFields::None) => None,
+    };
+    found.map_or(Given::Nothing, Given::Key)
 }
 
-/// `None` when the body is no JSON object; the inner `None` when the object has no key in it.
-fn key_in_json(body: &[u8]) -> Option<Option<String>> {
+/// What a body is as JSON.
+#[derive(Debug, PartialEq, Eq)]
+enum Json {
+    /// An object, with the key in it if there is one.
+    Object(Option<String>),
+    /// No JSON object, surely.
+    No,
+    /// Perhaps one for a more patient reader.
+    Unreadable,
+}
+
+fn key_in_json(body: &[u8]) -> Json {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace())?;
-    if *first != b'{' {
-        return None;
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => {
+            serde_json::from_slice::<KeyOfObject>(body).map_or(Json::Unreadable, |object| Json::Object(object.0))
+        }
+        // The marks of UTF-16 and UTF-32.
+        Some(0 | 0xfe | 0xff) => Json::Unreadable,
+        _ => Json::No,
     }
-    serde_json::from_slice::<KeyOfObject>(body).ok().map(|object| object.0)
 }
 
 /// Reads one member of a JSON object and skips the rest without building it.
@@ -100,16 +142,13 @@ impl<'de> Deserialize<'de> for KeyOfObject {
 mod tests {
     use super::*;
 
-    fn in_json(text: &str) -> Option<Option<String>> {
-        key_in_json(text.as_bytes())
-    }
-
     #[test]
     fn the_key_of_a_json_body() {
-        assert_eq!(in_json(r#"{"a":[1,{"apikey":"no"}],"apikey":"yes"}"#), Some(Some("yes".into())));
-        assert_eq!(in_json(r#"{"apikey":5}"#), Some(None));
-        assert_eq!(in_json("[1]"), None);
-        assert_eq!(in_json("{apikey=x}"), None);
+        let in_json = |text: &str| key_in_json(text.as_bytes());
+        assert_eq!(in_json(r#"{"a":[1,{"apikey":"no"}],"apikey":"yes"}"#), Json::Object(Some("yes".into())));
+        assert_eq!(in_json(r#"{"apikey":5}"#), Json::Object(None));
+        assert_eq!(in_json("[1]"), Json::No);
+        assert_eq!(in_json(r#"{"x":NaN,"apikey":"k"}"#), Json::Unreadable);
     }
 
     #[test]

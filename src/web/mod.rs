@@ -9,6 +9,7 @@ mod fields;
 mod plugin_route;
 mod refusal;
 mod reply;
+mod request_line;
 mod server;
 mod tls;
 

@@ -59,7 +59,7 @@ pub async fn answer<B: Buf>(
             let request = plugin_request(site, head, None, body).await;
             let global = site.config.get().settings.global_key.clone();
             let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
-            if !auth::is_allowed(&rule, global.as_ref(), &request) {
+            if !matches!(auth::judge(&rule, global.as_ref(), &request), auth::Verdict::Allowed) {
                 return Err(ApiError::Unauthorized);
             }
             control_routes::answer(site, route, &request).await
@@ -72,11 +72,13 @@ pub async fn answer<B: Buf>(
     }
 }
 
-async fn call_plugin(site: &Site, id: &str, raw_path: &str, request: PluginRequest) -> Result<Response, ApiError> {
+async fn call_plugin(site: &Site, id: &str, raw_path: &str, mut request: PluginRequest) -> Result<Response, ApiError> {
     let entered = site.plugins.enter(id).await.ok_or_else(|| not_found(site, raw_path))?;
     let config = site.config.get();
-    if !auth::is_allowed(&entered.key_rule(), config.settings.global_key.as_ref(), &request) {
-        return Err(ApiError::Unauthorized);
+    match auth::judge(&entered.key_rule(), config.settings.global_key.as_ref(), &request) {
+        auth::Verdict::Allowed => {}
+        auth::Verdict::Refused => return Err(ApiError::Unauthorized),
+        auth::Verdict::BodyDecides(key) => request.body_key = Some(key),
     }
     if entered.others_inside() >= config.settings.limits.max_waiting_calls {
         return Err(ApiError::Overloaded);
@@ -198,5 +200,6 @@ async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: 
         is_tls: connection.is_tls,
         subpath,
         body,
+        body_key: None,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -25,6 +25,7 @@ use super::access_log::Access;
 use super::client::{Connection, client_ip};
 use super::cors::Verdict;
 use super::refusal::WithRefusals;
+use super::request_line::{AtRequestLine, WithReadableTargets};
 use super::{Site, TlsAcceptor, cors, reply, routes};
 use crate::exchange::JSON;
 
@@ -222,7 +223,12 @@ async fn serve_stream<S>(
 {
     let limits = site.config.get().settings.limits.clone();
     let filter = warp::service(routes(Arc::clone(&site)));
+    let at_line = AtRequestLine::default();
+    let next_line = at_line.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        if request.body().is_end_stream() && request.version() != Version::HTTP_2 {
+            next_line.set();
+        }
         let connection = Connection { peer, local, is_tls, version: request.version() };
         answer(Arc::clone(&site), filter.clone(), request, connection)
     });
@@ -235,7 +241,7 @@ async fn serve_stream<S>(
         .keep_alive(true);
     let header_list = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(header_list);
-    let io = TokioIo::new(WithRefusals::new(stream));
+    let io = TokioIo::new(WithRefusals::new(WithReadableTargets::new(stream, at_line)));
     let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
     if let Err(problem) = watcher.watch(connection).await {
         log::debug!("connection from {peer}: {problem}");

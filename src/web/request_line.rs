@@ -1,0 +1,186 @@
+//! Makes request targets readable that clients send although RFC 3986 wants them escaped: `/find?f={"a":1}`.
+//!
+//! The http crate refuses a raw `"`, `<`, `>` or backtick in a target, and with it the request; the program whose
+//! clients come here took them. They are escaped on their way in, in request lines only: at the start of a connection,
+//! and where the request before had no body, so that what comes next can be nothing else.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A request line longer than this is passed on as it is; hyper refuses it.
+const LONGEST_LINE: usize = 64 << 10;
+
+/// Says that the next bytes from the client begin a request.
+#[derive(Debug, Clone)]
+pub struct AtRequestLine(Arc<AtomicBool>);
+
+impl Default for AtRequestLine {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl AtRequestLine {
+    /// To be called when a request without a body has been read.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A connection whose request lines can be read.
+#[derive(Debug)]
+pub struct WithReadableTargets<S> {
+    inner: S,
+    at_line: AtRequestLine,
+    /// The beginning of a line whose end has not come yet.
+    partial: Vec<u8>,
+    /// What is ready for the reader, from `given` on.
+    ready: Vec<u8>,
+    given: usize,
+}
+
+impl<S> WithReadableTargets<S> {
+    pub fn new(inner: S, at_line: AtRequestLine) -> Self {
+        Self { inner, at_line, partial: Vec::new(), ready: Vec::new(), given: 0 }
+    }
+
+    fn give(&mut self, buffer: &mut ReadBuf<'_>) {
+        let count = buffer.remaining().min(self.ready.len() - self.given);
+        buffer.put_slice(&self.ready[self.given..self.given + count]);
+        self.given += count;
+        if self.given == self.ready.len() {
+            self.ready = Vec::new();
+            self.given = 0;
+        }
+    }
+}
+
+/// The bytes with the target of their first line escaped; `None` when there is nothing to escape.
+fn escaped(bytes: &[u8]) -> Option<Vec<u8>> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let line = &bytes[..end];
+    let first = line.iter().position(|byte| *byte == b' ')?;
+    let last = line.iter().rposition(|byte| *byte == b' ')?;
+    let target = line.get(first + 1..last)?;
+    let is_request_line = line[..first].iter().all(u8::is_ascii_alphabetic) && line[last + 1..].starts_with(b"HTTP/1.");
+    if !is_request_line || !target.iter().any(|byte| is_refused(*byte)) {
+        return None;
+    }
+    let mut result = bytes[..=first].to_vec();
+    for byte in target {
+        if is_refused(*byte) {
+            result.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            result.push(*byte);
+        }
+    }
+    result.extend_from_slice(&bytes[last..]);
+    Some(result)
+}
+
+fn is_refused(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'`')
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WithReadableTargets<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.ready.is_empty() {
+                this.give(buffer);
+                return Poll::Ready(Ok(()));
+            }
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+            let fresh = &buffer.filled()[before..];
+            let is_end = fresh.is_empty();
+            if !this.at_line.0.load(Ordering::Relaxed) || (is_end && this.partial.is_empty()) {
+                return Poll::Ready(Ok(()));
+            }
+            let has_whole_line = fresh.contains(&b'\n');
+            let is_whole = has_whole_line || is_end || this.partial.len() + fresh.len() > LONGEST_LINE;
+            if is_whole {
+                this.at_line.0.store(false, Ordering::Relaxed);
+            }
+            if is_whole && this.partial.is_empty() && escaped(fresh).is_none() {
+                // The usual case: nothing is copied.
+                return Poll::Ready(Ok(()));
+            }
+            this.partial.extend_from_slice(fresh);
+            buffer.set_filled(before);
+            if is_whole {
+                let bytes = std::mem::take(&mut this.partial);
+                this.ready = escaped(&bytes).unwrap_or(bytes);
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WithReadableTargets<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[test]
+    fn only_the_target_of_a_request_line_is_escaped() {
+        let request = b"GET /a`?f={\"b\":<1>} HTTP/1.1\r\nX: \"<>`\r\n\r\n\"";
+        let expected = b"GET /a%60?f={%22b%22:%3C1%3E} HTTP/1.1\r\nX: \"<>`\r\n\r\n\"";
+        assert_eq!(escaped(request).as_deref(), Some(&expected[..]));
+        for same in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"X-Y: \"a\" HTTP/1.1\r\n", b"no line \" yet", b"\"\n"] {
+            assert_eq!(escaped(same), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_comes_in_pieces_is_put_together() {
+        let pieces: Vec<&[u8]> = vec![b"GE", b"T /\"x HTTP", b"/1.1\r\nA: \"", b"b\"\r\n\r\n"];
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut stream = WithReadableTargets::new(server, AtRequestLine::default());
+        let read = tokio::spawn(async move {
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.expect("readable");
+            all
+        });
+        for piece in pieces {
+            tokio::io::AsyncWriteExt::write_all(&mut client, piece).await.expect("writable");
+            tokio::task::yield_now().await;
+        }
+        drop(client);
+        assert_eq!(read.await.expect("ended"), b"GET /%22x HTTP/1.1\r\nA: \"b\"\r\n\r\n");
+    }
+}
