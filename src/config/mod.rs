@@ -5,6 +5,7 @@
 pub mod ini;
 pub mod interpolate;
 pub mod live;
+mod lookup;
 pub mod secret;
 pub mod settings;
 pub mod value;

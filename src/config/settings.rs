@@ -1,4 +1,5 @@
 //! What the configuration means to the server: defaults, checks, and the nearest known key for a misspelt one.
+//! How a single value is looked up and read stands in `lookup.rs`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::value::{self, Value};
-use super::{ConfigError, Secret, Table, TableEntry, TableSection};
+use super::lookup::{Reader, absolute, to_usize};
+use super::{ConfigError, Secret, Table};
 
 /// The port when `[network] port` is not set.
 const DEFAULT_PORT: u16 = 9192;
@@ -163,80 +164,7 @@ const OWN_SECTIONS: [(&str, &[&str]); 3] = [
 
 const PLUGIN_OPTIONS: [&str; 2] = ["threads", "reload"];
 
-struct Reader<'a> {
-    table: &'a Table,
-    file: &'a Path,
-}
-
-impl<'a> Reader<'a> {
-    fn entry(&self, section: &str, key: &str) -> Option<(&'a TableSection, &'a TableEntry)> {
-        let section = self.table.section(section)?;
-        Some((section, section.entry(key)?))
-    }
-
-    /// The text of a key that is set to something.
-    fn text(&self, section: &str, key: &str) -> Option<&'a str> {
-        let (_, entry) = self.entry(section, key)?;
-        Some(entry.resolved.text.trim()).filter(|text| !text.is_empty())
-    }
-
-    fn error(&self, section: &str, key: &str, message: impl Into<String>) -> ConfigError {
-        let found = self.entry(section, key);
-        let section = found.map_or(section, |(section, _)| section.name.as_str());
-        ConfigError {
-            file: self.file.to_owned(),
-            line: found.map(|(_, entry)| entry.line),
-            place: Some((section.to_owned(), key.to_owned())),
-            message: message.into(),
-        }
-    }
-
-    /// A whole number within bounds, typed or as a plain string.
-    fn number(&self, section: &str, key: &str, default: u64, bounds: (u64, u64)) -> Result<u64, ConfigError> {
-        let Some((_, entry)) = self.entry(section, key) else {
-            return Ok(default);
-        };
-        let number = match &entry.resolved.value {
-            Value::Int(number) => Some(*number),
-            _ => value::parse_int(&entry.resolved.text),
-        };
-        let (least, most) = bounds;
-        number
-            .and_then(|number| u64::try_from(number).ok())
-            .filter(|number| (least..=most).contains(number))
-            .ok_or_else(|| {
-                let text = &entry.resolved.text;
-                self.error(section, key, format!("`{text}` will not do; give a whole number from {least} to {most}"))
-            })
-    }
-
-    fn seconds(&self, section: &str, key: &str, default: f64) -> Result<Duration, ConfigError> {
-        let Some((_, entry)) = self.entry(section, key) else {
-            return Ok(Duration::from_secs_f64(default));
-        };
-        let text = &entry.resolved.text;
-        let seconds = text.trim().parse::<f64>().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
-        seconds
-            .map(Duration::from_secs_f64)
-            .ok_or_else(|| self.error(section, key, format!("`{text}` is not a time; give seconds, for example 10")))
-    }
-
-    fn truth(&self, section: &str, key: &str) -> bool {
-        self.entry(section, key).is_some_and(|(_, entry)| match &entry.resolved.value {
-            Value::Bool(truth) => *truth,
-            _ => value::is_true_word(&entry.resolved.text),
-        })
-    }
-
-    /// The items of a list, typed or as text with the given separators.
-    fn items(&self, section: &str, key: &str, separators: &[char]) -> Vec<String> {
-        let Some(text) = self.text(section, key) else {
-            return Vec::new();
-        };
-        let items = text.split(|c: char| c.is_whitespace() || separators.contains(&c));
-        items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
-    }
-
+impl Reader<'_> {
     fn listen_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
         let port = self.number("network", "port", u64::from(DEFAULT_PORT), (0, 65535))?;
         let port = u16::try_from(port).expect("checked to be a port");
@@ -291,31 +219,6 @@ impl<'a> Reader<'a> {
             return Err(self.error("python", "venv", message));
         }
         Ok(Some(absolute(&folder)))
-    }
-
-    /// The current folder's, when it is there, else the one beside the INI file.
-    fn existing_path(&self, text: &str) -> PathBuf {
-        let path = expand_home(text);
-        if path.is_absolute() || path.exists() {
-            return absolute(&path);
-        }
-        let beside = self.ini_dir().join(&path);
-        if beside.exists() { beside } else { absolute(&path) }
-    }
-
-    /// As [`Reader::existing_path`], for a file that may not be there yet: its folder decides.
-    fn path_to_create(&self, section: &str, key: &str) -> Option<PathBuf> {
-        let path = expand_home(self.text(section, key)?);
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        if path.is_absolute() || parent.is_none_or(Path::exists) {
-            return Some(absolute(&path));
-        }
-        let beside = self.ini_dir().join(&path);
-        Some(if beside.parent().is_some_and(Path::exists) { beside } else { absolute(&path) })
-    }
-
-    fn ini_dir(&self) -> PathBuf {
-        absolute(self.file).parent().map(Path::to_owned).unwrap_or_default()
     }
 
     fn global_key(&self) -> Result<Option<Secret>, ConfigError> {
@@ -466,25 +369,6 @@ impl<'a> Reader<'a> {
         let file = self.file.display();
         format!("{file}:{line}: [{section}] {key}: unknown; did you mean `{}`?", nearest.unwrap_or(&""))
     }
-}
-
-fn to_usize(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// `~` and `~/...` are the user's home.
-fn expand_home(text: &str) -> PathBuf {
-    match (text.strip_prefix('~'), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-            Path::new(&home).join(rest.trim_start_matches('/'))
-        }
-        _ => PathBuf::from(text),
-    }
-}
-
-/// Made absolute while the current folder is still the one the user started in: a plugin may change it later.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[cfg(test)]
