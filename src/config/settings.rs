@@ -14,6 +14,9 @@ use super::{ConfigError, Secret, Table};
 /// The port when `[network] port` is not set.
 const DEFAULT_PORT: u16 = 9192;
 
+/// Where a bare folder of documents is served.
+const DEFAULT_DOCUMENTS_ROUTE: &str = "doc";
+
 /// Everything the server itself reads from the INI file, checked. Later code asks no more questions.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -21,6 +24,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     pub plugins_dir: PathBuf,
     pub pidfile: Option<PathBuf>,
+    /// Set when `[paths] documents` is.
+    pub documents: Option<Documents>,
     pub global_key: Option<Secret>,
     /// Set when `[SSL]` is enabled: the server then speaks HTTPS and nothing else.
     pub tls: Option<TlsFiles>,
@@ -35,6 +40,16 @@ pub struct Settings {
     pub limits: Limits,
     /// What is not wrong enough to stop: told in the log at every start and reload.
     pub warnings: Vec<String>,
+}
+
+/// `[paths] documents`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Documents {
+    /// The first part of the paths, without slashes around it.
+    pub route: String,
+    /// Where the files lie: the real place, links resolved.
+    pub folder: PathBuf,
+    pub index_file: String,
 }
 
 /// `[SSL]`.
@@ -125,6 +140,7 @@ impl Settings {
             listen: reader.listen_addresses()?,
             plugins_dir: reader.plugins_dir()?,
             pidfile: reader.path_to_create("paths", "pidfile"),
+            documents: reader.documents()?,
             global_key: reader.global_key()?,
             tls: reader.tls()?,
             cors: reader.cors(),
@@ -207,6 +223,26 @@ impl Reader<'_> {
             return Err(self.error("paths", "plugins", message));
         }
         folder.canonicalize().map_err(|problem| self.error("paths", "plugins", format!("`{text}`: {problem}")))
+    }
+
+    /// `route:folder`, or a bare folder, which is served under `/doc`.
+    fn documents(&self) -> Result<Option<Documents>, ConfigError> {
+        let Some(text) = self.text("paths", "documents") else {
+            return Ok(None);
+        };
+        let (route, folder) = text.split_once(':').unwrap_or((DEFAULT_DOCUMENTS_ROUTE, text));
+        let route = route.trim().trim_matches('/');
+        let refuse = |message: String| self.error("paths", "documents", message);
+        if route.is_empty() {
+            return Err(refuse(format!("`{text}` names no route; give route:folder, for example docs:/srv/docs")));
+        }
+        let found = self.existing_path(folder.trim());
+        if !found.is_dir() {
+            return Err(refuse(format!("`{folder}` is not a folder; give route:folder, for example docs:/srv/docs")));
+        }
+        let folder = found.canonicalize().map_err(|problem| refuse(format!("`{folder}`: {problem}")))?;
+        let index_file = self.text("paths", "indexfile").unwrap_or("index.html").to_owned();
+        Ok(Some(Documents { route: route.to_owned(), folder, index_file }))
     }
 
     fn venv(&self) -> Result<Option<PathBuf>, ConfigError> {

@@ -5,6 +5,7 @@ mod auth;
 mod client;
 mod control_routes;
 mod cors;
+mod documents;
 mod fields;
 mod plugin_route;
 mod refusal;
@@ -69,6 +70,7 @@ impl TlsAcceptor {
 ///
 /// * `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: control routes
 /// * `/<plugin>[/<subpath>]`: the plugin
+/// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();

@@ -11,7 +11,7 @@ use super::client::{Connection, client_ip};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path, url_encoded};
 use super::reply::{ApiError, options_reply, plugin_reply};
-use super::{Site, auth};
+use super::{Site, auth, documents};
 use crate::config::KeyRule;
 use crate::exchange::PluginRequest;
 
@@ -35,7 +35,15 @@ pub struct Head {
 /// Where a request goes.
 enum Target {
     Control(ControlRoute),
-    Plugin { id: String, subpath: Option<String>, own_methods: Vec<String> },
+    Plugin {
+        id: String,
+        subpath: Option<String>,
+        own_methods: Vec<String>,
+    },
+    /// A static file: the decoded path under the documents' route.
+    Document {
+        rest: Option<String>,
+    },
 }
 
 /// Answers one request, from the path to the reply.
@@ -44,18 +52,14 @@ pub async fn answer<B: Buf>(
     head: Head,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Response, ApiError> {
-    let target = find_target(site, &head.raw_path)?;
-    let own_methods = match &target {
-        Target::Control(_) => &[][..],
-        Target::Plugin { own_methods, .. } => own_methods,
-    };
-    if let Some(refusal) = check_method(&head.method, own_methods)? {
-        return Ok(refusal);
-    }
     let limit = site.config.get().settings.limits.max_body_bytes;
-    let body = read_body(&head.headers, body, limit).await?;
-    match target {
+    match find_target(site, &head.raw_path)? {
+        Target::Document { rest } => document(site, &head, rest.as_deref()).await,
         Target::Control(route) => {
+            if let Some(reply) = check_method(&head.method, &[])? {
+                return Ok(reply);
+            }
+            let body = read_body(&head.headers, body, limit).await?;
             let request = plugin_request(site, head, None, body).await;
             let global = site.config.get().settings.global_key.clone();
             let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
@@ -64,7 +68,11 @@ pub async fn answer<B: Buf>(
             }
             control_routes::answer(site, route, &request).await
         }
-        Target::Plugin { id, subpath, .. } => {
+        Target::Plugin { id, subpath, own_methods } => {
+            if let Some(reply) = check_method(&head.method, &own_methods)? {
+                return Ok(reply);
+            }
+            let body = read_body(&head.headers, body, limit).await?;
             let raw_path = head.raw_path.clone();
             let request = plugin_request(site, head, subpath, body).await;
             call_plugin(site, &id, &raw_path, request).await
@@ -94,10 +102,29 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     let rest = raw_path.strip_prefix('/').unwrap_or(raw_path);
     let segments: Vec<&str> = rest.split('/').collect();
     let registry = site.plugins.registry();
-    let (plugin, used) = registry.route(&segments, decode_path).ok_or_else(|| not_found(site, raw_path))?;
+    let Some((plugin, used)) = registry.route(&segments, decode_path) else {
+        return find_document(site, &segments).ok_or_else(|| not_found(site, raw_path));
+    };
     let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
     let own_methods = plugin.instance().methods().to_vec();
     Ok(Target::Plugin { id: plugin.id().to_owned(), subpath, own_methods })
+}
+
+fn find_document(site: &Site, segments: &[&str]) -> Option<Target> {
+    let config = site.config.get();
+    let route = &config.settings.documents.as_ref()?.route;
+    let used = route.split('/').count();
+    let asked: Vec<String> = segments.get(..used)?.iter().map(|segment| decode_path(segment)).collect();
+    let rest = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
+    (asked.join("/") == *route).then_some(Target::Document { rest })
+}
+
+async fn document(site: &Site, head: &Head, rest: Option<&str>) -> Result<Response, ApiError> {
+    let config = site.config.get();
+    let missing = || not_found(site, &head.raw_path);
+    let documents = config.settings.documents.as_ref().ok_or_else(missing)?;
+    let reply = documents::answer(documents, &head.method, &head.raw_path, rest, &head.headers).await?;
+    reply.ok_or_else(missing)
 }
 
 /// A 404 that helps: a file of that name may have failed to load.

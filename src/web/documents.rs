@@ -1,0 +1,182 @@
+//! Static files under `[paths] documents`: which file a path means, and never one outside the folder.
+//!
+//! warp's file filter does the sending: content types, ranges, `Last-Modified` and what is conditional on it. Entity
+//! tags, precompressed neighbours and the index file are added here.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use tower_service::Service;
+use warp::reply::{Reply, Response};
+
+use super::reply::ApiError;
+use crate::config::settings::Documents;
+
+/// Encodings of neighbours, the better first: `style.css.br` beside `style.css`.
+const PRECOMPRESSED: [(&str, &str); 2] = [("br", "br"), ("gzip", "gz")];
+
+/// What a path under the documents means.
+enum Found {
+    File(PathBuf),
+    /// A folder that was asked for without its slash: relative links in its index would go wrong.
+    FolderWithoutSlash,
+}
+
+/// Answers a request for `rest`, the decoded path under the documents' route. `None` when there is nothing to send.
+pub async fn answer(
+    documents: &Documents,
+    method: &Method,
+    raw_path: &str,
+    rest: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<Option<Response>, ApiError> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(ApiError::MethodNotAllowed { method: method.to_string(), allow: "GET, HEAD".to_owned() });
+    }
+    let found = match rest {
+        None => Some(Found::FolderWithoutSlash),
+        Some(rest) => find(documents, rest).await,
+    };
+    match found {
+        None => Ok(None),
+        Some(Found::FolderWithoutSlash) => Ok(Some(redirect(&format!("{raw_path}/")))),
+        Some(Found::File(path)) => send(&path, method, headers).await,
+    }
+}
+
+async fn find(documents: &Documents, rest: &str) -> Option<Found> {
+    let relative = Path::new(rest);
+    let is_plain = |component: Component<'_>| match component {
+        // Dot files are nobody's business (`.git`, `.htpasswd`), but for the one folder that is meant to be public.
+        Component::Normal(name) => !name.to_string_lossy().starts_with('.') || name == ".well-known",
+        _ => false,
+    };
+    if rest.contains(['\0', '\\']) || rest.starts_with('/') || !relative.components().all(is_plain) {
+        return None;
+    }
+    let path = inside(documents, &documents.folder.join(relative)).await?;
+    let is_folder = tokio::fs::metadata(&path).await.ok()?.is_dir();
+    match (is_folder, rest.is_empty() || rest.ends_with('/')) {
+        (false, false) => Some(Found::File(path)),
+        (false, true) => None,
+        (true, false) => Some(Found::FolderWithoutSlash),
+        (true, true) => {
+            let index = inside(documents, &path.join(&documents.index_file)).await?;
+            tokio::fs::metadata(&index).await.ok()?.is_file().then_some(Found::File(index))
+        }
+    }
+}
+
+/// The real place of a path, when it lies inside the folder: a link that leads out of it is followed no further.
+async fn inside(documents: &Documents, path: &Path) -> Option<PathBuf> {
+    let real = tokio::fs::canonicalize(path).await.ok()?;
+    real.starts_with(&documents.folder).then_some(real)
+}
+
+async fn send(path: &Path, method: &Method, headers: &HeaderMap) -> Result<Option<Response>, ApiError> {
+    let Some(tag) = entity_tag(path).await else {
+        return Ok(None);
+    };
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|tags| names(tags, &tag)) {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        response.headers_mut().insert(header::ETAG, tag);
+        return Ok(Some(response));
+    }
+    let encoded = precompressed(path, headers).await;
+    let mut request = Request::builder().method(method).uri("/").body(String::new()).expect("a plain request");
+    *request.headers_mut() = headers_for_warp(headers, &tag);
+    let file = encoded.as_ref().map_or(path, |(_, path)| path.as_path()).to_owned();
+    // In a task of its own: warp's filters cannot be run from inside one another.
+    let sending = tokio::spawn(async move { warp::service(warp::fs::file(file)).call(request).await });
+    let Ok(Ok(mut response)) = sending.await else {
+        return Ok(None);
+    };
+    if response.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    let fields = response.headers_mut();
+    fields.insert(header::ETAG, tag);
+    fields.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if let Some((encoding, _)) = encoded {
+        fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        let kind = mime_guess::from_path(path).first_or_octet_stream();
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_str(kind.as_ref()).expect("a media type"));
+    }
+    Ok(Some(response))
+}
+
+/// RFC 9110, 8.8.3: from the time of the last change and the size, as other file servers make it.
+async fn entity_tag(path: &Path) -> Option<HeaderValue> {
+    let metadata = tokio::fs::metadata(path).await.ok()?;
+    let changed = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    HeaderValue::from_str(&format!("\"{:x}-{:x}\"", changed.as_nanos(), metadata.len())).ok()
+}
+
+fn names(tags: &HeaderValue, tag: &HeaderValue) -> bool {
+    let (Ok(tags), Ok(tag)) = (tags.to_str(), tag.to_str()) else {
+        return false;
+    };
+    tags.split(',').map(|known| known.trim().trim_start_matches("W/")).any(|known| known == tag || known == "*")
+}
+
+/// The request's conditions without what has been dealt with here: entity tags, and `If-Range` with one of them.
+fn headers_for_warp(headers: &HeaderMap, tag: &HeaderValue) -> HeaderMap {
+    let mut passed = headers.clone();
+    if passed.remove(header::IF_NONE_MATCH).is_some() {
+        // RFC 9110, 13.1.3: the date does not count beside a tag.
+        passed.remove(header::IF_MODIFIED_SINCE);
+    }
+    if let Some(condition) = headers.get(header::IF_RANGE).filter(|condition| condition.as_bytes().contains(&b'"')) {
+        passed.remove(header::IF_RANGE);
+        if condition != tag {
+            passed.remove(header::RANGE);
+        }
+    }
+    passed
+}
+
+/// A neighbour that was compressed beforehand, when the client takes it. A range is one of the file itself.
+async fn precompressed(path: &Path, headers: &HeaderMap) -> Option<(&'static str, PathBuf)> {
+    let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?.to_ascii_lowercase();
+    if headers.contains_key(header::RANGE) {
+        return None;
+    }
+    for (encoding, ending) in PRECOMPRESSED {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{ending}"));
+        if accepts(&accepted, encoding) && tokio::fs::metadata(&name).await.is_ok_and(|found| found.is_file()) {
+            return Some((encoding, name.into()));
+        }
+    }
+    None
+}
+
+fn accepts(accepted: &str, encoding: &str) -> bool {
+    accepted.split(',').any(|item| {
+        let mut parts = item.split(';').map(str::trim);
+        let is_named = parts.next() == Some(encoding);
+        is_named && !parts.any(|part| matches!(part.replace(' ', "").as_str(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
+fn redirect(to: &str) -> Response {
+    let mut response = StatusCode::PERMANENT_REDIRECT.into_response();
+    if let Ok(location) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_may_be_refused() {
+        assert!(accepts("gzip, deflate, br", "br"));
+        assert!(accepts("br;q=0.5", "br"));
+        assert!(!accepts("br;q=0, gzip", "br"));
+        assert!(!accepts("broken", "br"));
+    }
+}
