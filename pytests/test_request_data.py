@@ -47,6 +47,18 @@ def test_bodies_that_have_no_fields_are_no_error(start):
     assert server.post("/echo", "{a=1", FORM).json() == {"{a": "1"}
 
 
+def test_forms_in_other_encodings(start):
+    server = start({"echo.py": ECHO})
+    assert server.post("/echo", b"a=%E9+x&b=\xfc&c", FORM + "; charset=latin-1").json() == {
+        "a": "é x",
+        "b": "ü",
+        "c": "",
+    }
+    assert server.post("/echo", "a=%C3%A9", FORM + "; charset=utf-8").json() == {"a": "é"}
+    body = b'--X\r\nContent-Disposition: form-data; name="f"\r\nContent-Type: text/plain; charset=latin-1\r\n\r\n\xe9\r\n--X--\r\n'
+    assert server.post("/echo", body, "multipart/form-data; boundary=X").json() == {"f": "é"}
+
+
 def test_multipart_forms(start):
     server = start({"echo.py": ECHO})
     body = (

@@ -3,9 +3,11 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use encoding_rs::Encoding;
 use futures_util::stream;
 use http::{HeaderMap, header};
 use multer::Multipart;
+use percent_encoding::percent_decode;
 
 use crate::exchange::{BodyFields, FormPart};
 
@@ -21,12 +23,42 @@ pub async fn body_fields(headers: &HeaderMap, body: &Bytes) -> BodyFields {
     if body.is_empty() {
         BodyFields::None
     } else if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        BodyFields::UrlEncoded(url_encoded(body))
+        BodyFields::UrlEncoded(match charset(content_type) {
+            Some(encoding) => url_encoded_in(body, encoding),
+            None => url_encoded(body),
+        })
     } else if kind.eq_ignore_ascii_case("multipart/form-data") {
         multipart(content_type, body).await.map_or(BodyFields::None, BodyFields::Multipart)
     } else {
         BodyFields::None
     }
+}
+
+/// The charset of a content type, when it is known and not UTF-8.
+fn charset(content_type: &str) -> Option<&'static Encoding> {
+    let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    let (_, label) = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
+    let label = label.trim().trim_matches('"');
+    // Python's spelling is `latin-1`, the encoding standard's `latin1`.
+    let encoding = Encoding::for_label(label.as_bytes())
+        .or_else(|| Encoding::for_label(label.replace(['-', '_'], "").as_bytes()))?;
+    (encoding != encoding_rs::UTF_8).then_some(encoding)
+}
+
+/// As [`url_encoded`], for a form that a page in another encoding has sent.
+fn url_encoded_in(text: &[u8], encoding: &'static Encoding) -> Vec<(String, String)> {
+    let decoded = |piece: &[u8]| {
+        let spaced: Vec<u8> = piece.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+        let bytes: Vec<u8> = percent_decode(&spaced).collect();
+        encoding.decode_without_bom_handling(&bytes).0.into_owned()
+    };
+    let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let middle = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+            (decoded(&pair[..middle]), decoded(pair.get(middle + 1..).unwrap_or_default()))
+        })
+        .collect()
 }
 
 /// RFC 7578.
@@ -39,7 +71,11 @@ async fn multipart(content_type: &str, body: &Bytes) -> multer::Result<Vec<FormP
         let name = field.name().unwrap_or_default().to_owned();
         let file_name = field.file_name().map(str::to_owned);
         let content_type = field.content_type().map(ToString::to_string);
-        parts.push(FormPart { name, file_name, content_type, data: field.bytes().await? });
+        let mut data = field.bytes().await?;
+        if let (None, Some(encoding)) = (&file_name, content_type.as_deref().and_then(charset)) {
+            data = encoding.decode_without_bom_handling(&data).0.into_owned().into();
+        }
+        parts.push(FormPart { name, file_name, content_type, data });
     }
     Ok(parts)
 }
