@@ -285,3 +285,16 @@ def test_responses_of_aiohttp(start, plugin):
 def test_the_base_class_makes_a_response_that_can_be_changed(start):
     reply = start({"air.py": AIOHTTP}, aiohttp=True).get("/through")
     assert (reply.status, reply.json(), reply.headers["X-Seen"]) == (203, {"x": 1}, "203")
+
+
+def test_legacy_status_answers_200_but_for_response_objects(start):
+    ini = "[server]\nlegacy_status=bool:true\n[plugin_parms]\nraising=auth_type=plugin&apikey=some-key"
+    server = start({"answers.py": ANSWERS, "raising.py": RAISING, "air.py": AIOHTTP}, ini=ini, aiohttp=True)
+    assert (server.get("/answers/code_dict").status, server.get("/answers/code_str").text) == (200, "no")
+    reply = server.get("/raising/value?apikey=some-key")
+    assert (reply.status, reply.json()["type"]) == (200, "ValueError")
+    reply = server.get("/raising/value")
+    assert (reply.status, reply.json()) == (200, {"error": "unauthorized"})
+    assert server.get("/later/response").status == 418
+    assert server.get("/later/raise").status == 404
+    assert server.get("/nowhere").status == 404

@@ -123,6 +123,24 @@ def test_an_untrusted_peer_speaks_for_itself(start):
     assert server.request("GET", "/heads", headers={"X-Forwarded-For": "10.0.0.9"}).json()["ip"] == "127.0.0.1"
 
 
+def test_what_a_trusted_proxy_says_of_its_client(start):
+    source = """
+from plugincore.baseplugin import BasePlugin
+class Proxied(BasePlugin):
+    async def request_handler(self, **data):
+        request = data['request']
+        return [data['client_ip'], request.remote, request.scheme, request.secure, request.host, str(request.url)]
+"""
+    headers = {"X-Forwarded-For": "9.9.9.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "front.example"}
+    server = start({"proxied.py": source})
+    seen = ["9.9.9.9", "9.9.9.9", "https", True, "front.example", "https://front.example/proxied"]
+    assert server.request("GET", "/proxied", headers=headers).json() == seen
+    server = start({"proxied.py": source}, ini="[server]\ntrusted_proxies=list:10.0.0.0/8")
+    host = f"127.0.0.1:{server.port}"
+    seen = ["127.0.0.1", "127.0.0.1", "http", False, host, f"http://{host}/proxied"]
+    assert server.request("GET", "/proxied", headers=headers).json() == seen
+
+
 REQUEST = """
 from plugincore.baseplugin import BasePlugin
 class Req(BasePlugin):

@@ -24,7 +24,10 @@ pub struct PluginRequest {
     pub local: SocketAddr,
     /// Who asks, a trusted proxy's word included.
     pub client_ip: String,
-    pub is_tls: bool,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: String,
+    /// The host that the client named, when a trusted proxy has replaced it.
+    pub forwarded_host: Option<String>,
     /// `None` for `/name`, else the decoded rest after `/name/`.
     pub subpath: Option<String>,
     /// Query fields in their order, decoded, repeated names included.
@@ -69,13 +72,15 @@ pub struct PluginReply {
     pub status: u16,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Bytes,
+    /// Whether the plugin made it as an aiohttp response, whose status is its own.
+    pub is_response: bool,
 }
 
 impl PluginReply {
     /// A reply with one content type and no other header.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = vec![(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-        Self { status, headers, body: body.into() }
+        Self { status, headers, body: body.into(), is_response: false }
     }
 }
 

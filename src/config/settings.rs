@@ -77,7 +77,9 @@ pub struct ServerSettings {
     pub access_log: Option<PathBuf>,
     /// Puts tracebacks into error replies.
     pub debug: bool,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Answers 200 to everything but a response object's own status, as the Python program did.
+    pub legacy_status: bool,
+    /// Peers whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
 
@@ -161,7 +163,7 @@ impl Settings {
 
 /// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
 const OWN_SECTIONS: [(&str, &[&str]); 3] = [
-    ("server", &["io_threads", "scheduling", "access_log", "debug", "trusted_proxies"]),
+    ("server", &["io_threads", "scheduling", "access_log", "debug", "legacy_status", "trusted_proxies"]),
     ("python", &["venv"]),
     (
         "limits",
@@ -314,6 +316,7 @@ impl Reader<'_> {
             },
             access_log: self.path_to_create("server", "access_log"),
             debug: self.truth("server", "debug"),
+            legacy_status: self.truth("server", "legacy_status"),
             trusted_proxies: self.trusted_proxies()?,
         })
     }

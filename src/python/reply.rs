@@ -118,7 +118,7 @@ fn aiohttp_response(response: &Bound<'_, PyAny>) -> PyResult<Option<PluginReply>
         let text = cookie?.call_method0(intern!(py, "OutputString"))?;
         headers.push(header("set-cookie", &text.str()?.to_string_lossy())?);
     }
-    Ok(Some(PluginReply { status, headers, body }))
+    Ok(Some(PluginReply { status, headers, body, is_response: true }))
 }
 
 fn is_bytes_like(value: &Bound<'_, PyAny>) -> bool {

@@ -55,8 +55,13 @@ impl NativeRequest {
     }
 
     #[getter]
-    fn is_tls(&self) -> bool {
-        self.request.is_tls
+    fn scheme(&self) -> &str {
+        &self.request.scheme
+    }
+
+    #[getter]
+    fn forwarded_host(&self) -> Option<&str> {
+        self.request.forwarded_host.as_deref()
     }
 
     #[getter]

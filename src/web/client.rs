@@ -27,30 +27,90 @@ impl Connection {
     }
 }
 
-/// The client's address: the first of `X-Forwarded-For` when the peer is a trusted proxy, else the peer's.
-pub fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> String {
-    let peer = peer.to_canonical();
-    if trusted.iter().any(|network| network.contains(&peer))
-        && let Some(first) = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok())
-    {
-        let first = first.split(',').next().unwrap_or_default().trim();
-        if !first.is_empty() {
-            return first.to_owned();
-        }
+/// Who asks, and what of this server they see: the connection's word, or a trusted proxy's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    pub ip: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// The `Host` that the client named, when a proxy has replaced it.
+    pub host: Option<String>,
+}
+
+/// The client behind a connection. `X-Forwarded-For`, `-Proto` and `-Host`, or else `Forwarded` (RFC 7239), are believed
+/// of a trusted peer only; of several proxies' words the first counts.
+pub fn client(connection: &Connection, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
+    let peer = connection.peer.ip().to_canonical();
+    let scheme = if connection.is_tls { "https" } else { "http" };
+    let mut client = Client { ip: peer.to_string(), scheme: scheme.to_owned(), host: None };
+    if !trusted.iter().any(|network| network.contains(&peer)) {
+        return client;
     }
-    peer.to_string()
+    let of = |name: &str, parameter: &str| first_of(headers, name).or_else(|| forwarded(headers, parameter));
+    if let Some(ip) = of("x-forwarded-for", "for") {
+        client.ip = ip;
+    }
+    if let Some(scheme) = of("x-forwarded-proto", "proto").map(|scheme| scheme.to_ascii_lowercase())
+        && matches!(scheme.as_str(), "http" | "https")
+    {
+        client.scheme = scheme;
+    }
+    client.host = of("x-forwarded-host", "host");
+    client
+}
+
+/// The first of a list in a field.
+fn first_of(headers: &HeaderMap, name: &str) -> Option<String> {
+    let first = headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
+    (!first.is_empty()).then(|| first.to_owned())
+}
+
+/// A parameter of the first element of `Forwarded`; an address without its port and brackets.
+fn forwarded(headers: &HeaderMap, parameter: &str) -> Option<String> {
+    let element = first_of(headers, "forwarded")?;
+    let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let (_, value) = pairs.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case(parameter))?;
+    let value = value.trim().trim_matches('"');
+    if parameter != "for" {
+        return Some(value.to_owned());
+    }
+    let bare = match value.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None => value.split(':').next()?,
+    };
+    bare.parse::<IpAddr>().ok().map(|address| address.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn seen(fields: &[(&'static str, &str)], peer: [u8; 4]) -> Client {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.insert(*name, value.parse().expect("a header value"));
+        }
+        let local = SocketAddr::from(([127, 0, 0, 1], 80));
+        let connection =
+            Connection { peer: SocketAddr::from((peer, 1)), local, is_tls: false, version: Version::HTTP_11 };
+        client(&connection, &headers, &["127.0.0.0/8".parse().expect("a network")])
+    }
+
     #[test]
     fn only_a_trusted_peer_speaks_for_others() {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-forwarded-for", "10.1.2.3, 10.9.9.9".parse().expect("a header value"));
-        let trusted = ["127.0.0.0/8".parse().expect("a network")];
-        assert_eq!(client_ip([127, 0, 0, 1].into(), &headers, &trusted), "10.1.2.3");
-        assert_eq!(client_ip([192, 0, 2, 1].into(), &headers, &trusted), "192.0.2.1");
+        let fields =
+            [("x-forwarded-for", "10.1.2.3, 10.9.9.9"), ("x-forwarded-proto", "HTTPS"), ("x-forwarded-host", "a.b")];
+        let behind = Client { ip: "10.1.2.3".into(), scheme: "https".into(), host: Some("a.b".into()) };
+        assert_eq!(seen(&fields, [127, 0, 0, 1]), behind);
+        let itself = Client { ip: "192.0.2.1".into(), scheme: "http".into(), host: None };
+        assert_eq!(seen(&fields, [192, 0, 2, 1]), itself);
+    }
+
+    #[test]
+    fn the_standard_field_says_the_same() {
+        let fields = [("forwarded", "for=\"[2001:db8::1]:4711\";proto=https;host=a.b, for=10.0.0.1")];
+        let behind = Client { ip: "2001:db8::1".into(), scheme: "https".into(), host: Some("a.b".into()) };
+        assert_eq!(seen(&fields, [127, 0, 0, 1]), behind);
+        assert_eq!(seen(&[("forwarded", "for=_hidden;proto=gopher")], [127, 0, 0, 1]).ip, "127.0.0.1");
     }
 }

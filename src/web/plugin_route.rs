@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
-use super::client::{Connection, client_ip};
+use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path, url_encoded};
-use super::reply::{ApiError, options_reply, plugin_reply};
+use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::{Site, auth, documents};
 use crate::config::KeyRule;
 use crate::exchange::PluginRequest;
@@ -75,7 +75,9 @@ pub async fn answer<B: Buf>(
             let body = read_body(&head.headers, body, limit).await?;
             let raw_path = head.raw_path.clone();
             let request = plugin_request(site, head, subpath, body).await;
-            call_plugin(site, &id, &raw_path, request).await
+            let answer = call_plugin(site, &id, &raw_path, request).await;
+            let server = &site.config.get().settings.server;
+            if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
         }
     }
 }
@@ -93,6 +95,24 @@ async fn call_plugin(site: &Site, id: &str, raw_path: &str, mut request: PluginR
     }
     let reply = site.plugins.call(entered, request).await.map_err(ApiError::Call)?;
     Ok(plugin_reply(reply))
+}
+
+/// `[server] legacy_status`: the Python program answered 200 to everything but a response object's own status.
+fn with_legacy_status(answer: Result<Response, ApiError>, debug: bool) -> Result<Response, ApiError> {
+    match answer {
+        Ok(mut response) => {
+            if response.extensions().get::<OwnStatus>().is_none() {
+                *response.status_mut() = StatusCode::OK;
+            }
+            Ok(response)
+        }
+        Err(error @ (ApiError::Unauthorized | ApiError::Call(_))) => {
+            let mut response = error_reply(error, debug);
+            *response.status_mut() = StatusCode::OK;
+            Ok(response)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
@@ -213,9 +233,12 @@ async fn read_body<B: Buf>(
 async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: Bytes) -> PluginRequest {
     let Head { method, raw_path, raw_query, headers, connection } = head;
     let config = site.config.get();
+    let client = client(&connection, &headers, &config.settings.server.trusted_proxies);
     PluginRequest {
         method,
-        client_ip: client_ip(connection.peer.ip(), &headers, &config.settings.server.trusted_proxies),
+        client_ip: client.ip,
+        scheme: client.scheme,
+        forwarded_host: client.host,
         query: url_encoded(raw_query.as_bytes()),
         form: body_fields(&headers, &body).await,
         raw_path,
@@ -224,7 +247,6 @@ async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: 
         headers,
         peer: connection.peer,
         local: connection.local,
-        is_tls: connection.is_tls,
         subpath,
         body,
         body_key: None,

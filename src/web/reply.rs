@@ -29,6 +29,10 @@ pub enum ApiError {
     Control(#[from] ControlError),
 }
 
+/// Marks a reply whose status a plugin has set in a response object.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnStatus;
+
 /// A JSON reply.
 pub fn json_reply(status: StatusCode, body: &Value) -> Response {
     plugin_reply(PluginReply::new(status.as_u16(), JSON, body.to_string()))
@@ -39,6 +43,9 @@ pub fn plugin_reply(reply: PluginReply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::new(reply.body.into());
     *response.status_mut() = status;
+    if reply.is_response {
+        response.extensions_mut().insert(OwnStatus);
+    }
     let headers = response.headers_mut();
     for (name, value) in reply.headers {
         // The length is that of the body that is sent, and the connection is the server's own affair.

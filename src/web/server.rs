@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tower_service::Service;
 
 use super::access_log::Access;
-use super::client::{Connection, client_ip};
+use super::client::{Connection, client};
 use super::cors::Verdict;
 use super::refusal::WithRefusals;
 use super::request_line::{AtRequestLine, WithReadableTargets};
@@ -285,7 +285,7 @@ where
     if let (Some(access_log), Some((method, target, headers))) = (access_log, logged) {
         let trusted = &site.config.get().settings.server.trusted_proxies;
         access_log.write(&Access {
-            client: client_ip(connection.peer.ip(), &headers, trusted),
+            client: client(&connection, &headers, trusted).ip,
             method: &method,
             target: &target,
             version: connection.version,

@@ -175,11 +175,11 @@ class Request(MutableMapping[str, Any]):
 
     @property
     def scheme(self) -> str:
-        return "https" if self._native.is_tls else "http"
+        return self._native.scheme  # type: ignore[no-any-return]
 
     @property
     def secure(self) -> bool:
-        return self._native.is_tls  # type: ignore[no-any-return]
+        return self.scheme == "https"
 
     @property
     def keep_alive(self) -> bool:
@@ -211,7 +211,7 @@ class Request(MutableMapping[str, Any]):
 
     @property
     def host(self) -> str:
-        given = self.headers.get("Host")
+        given = self._native.forwarded_host or self.headers.get("Host")
         if given:
             return given  # type: ignore[no-any-return]
         address, port = self._native.sockname[:2]
@@ -219,7 +219,7 @@ class Request(MutableMapping[str, Any]):
 
     @property
     def remote(self) -> str | None:
-        return self._native.peername[0]  # type: ignore[no-any-return]
+        return self._native.client_ip  # type: ignore[no-any-return]
 
     @property
     def content_type(self) -> str:
