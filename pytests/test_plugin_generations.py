@@ -146,6 +146,37 @@ def test_broken_files_are_reported_and_stop_nothing(start):
     assert "pip install surely_not_installed" in server.log
 
 
+HEAD = "from plugincore.baseplugin import BasePlugin\n"
+AWKWARD = {
+    "a.py": "class E(Exception):\n    def __str__(self): return None\nraise E\n",
+    "b.py": "raise ModuleNotFoundError('x', name='__main__')",
+    "c.py": "raise ModuleNotFoundError('x', name=5)",
+    "d.py": HEAD + "class D(BasePlugin):\n    methods = ['\\ud800']\n    def request_handler(self, **d): return 1\n",
+    "e.py": HEAD + "class E(BasePlugin):\n    methods = 5\n    def request_handler(self, **d): return 1\n",
+    "f.py": HEAD + "class F(BasePlugin):\n    def _get_plugin_id(self): return '\\ud800'\n",
+    "g.py": "raise ValueError('\\ud800')",
+    "h.py": "raise SyntaxError('odd', ('<string>', 1, 1, 'x'))",
+    "i.py": HEAD + "class I(BasePlugin):\n    initialize = 5\n",
+    "j.py": "import sys\nclass Lazy:\n    def __getattr__(self, name): raise RuntimeError('unbound')\n"
+    "sys.modules['lazy_thing'] = Lazy()\n__file__ = 5\nimport logging.config\n"
+    "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': True})\n",
+    "z_good.py": BROKEN["z_good.py"],
+}
+
+
+def test_files_that_fail_in_awkward_ways_stop_nothing(start):
+    server = start(AWKWARD)
+    (server.folder / "plugins" / "caf\udce9.py").write_text(BROKEN["z_good.py"].replace("Good", "Cafe"))
+    for _ in range(2):
+        reply = server.get("/reload/all")
+        assert reply.status == 200, reply.text
+        assert set(reply.json()["failed"]) == set("abcdefghi")
+        assert reply.json()["failed"]["g"]["message"] == "\\ud800"
+        assert server.get("/good").text == "good" and server.get("/cafe").text == "good"
+    reply = server.get("/reload/cafe")
+    assert reply.status == 200, reply.text
+
+
 def test_several_classes_and_where_they_come_from(start):
     base = """
 from plugincore.baseplugin import BasePlugin
@@ -424,6 +455,7 @@ class Through(BasePlugin):
         return await super().handle_request(**data)
     def request_handler(self, **data):
         self.log.info('blocking')
+        asyncio.get_running_loop()
         time.sleep(float(data.get('seconds', 0)))
         return {'main': threading.current_thread() is threading.main_thread(), 'nan': float('nan')}
 class Quick(BasePlugin):

@@ -101,6 +101,23 @@ fn plain_calls_of_a_plugin_run_one_at_a_time_unless_it_says_more() {
 }
 
 #[test]
+fn many_slow_calls_of_one_plugin_leave_a_thread_to_another() {
+    let ini = "[plugin_options]\nsleepy=threads=8\n[limits]\nhandler_threads=4\n";
+    let server = TestServer::build().plugin("plain.py", PLAIN).ini(ini).start();
+    let address = server.address();
+    std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..8)
+            .map(|_| scope.spawn(move || send(address, "GET", "/sleepy?seconds=2", &[], b"").unwrap().status))
+            .collect();
+        server.wait_for_log("asleep", 4);
+        for _ in 0..5 {
+            assert_eq!(server.get("/quickplain").text(), "quick");
+        }
+        assert!(slow.iter().all(|call| !call.is_finished()));
+    });
+}
+
+#[test]
 fn async_handlers_run_on_the_main_thread() {
     let server = TestServer::with_plugin("plain.py", PLAIN);
     assert_eq!(server.get("/quick").json()["main"], true);

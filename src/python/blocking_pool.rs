@@ -14,6 +14,9 @@ use super::call::{Call, PendingCall};
 use super::instance::PluginInstance;
 use super::interpreter::Shared;
 
+/// Threads that there may be at the very most, one for each plugin with a plain call running.
+const MOST_THREADS: usize = 2000;
+
 /// Work for a thread of the pool.
 pub(super) enum PoolJob {
     /// A call that begins here.
@@ -48,12 +51,12 @@ impl Lane {
         Self { width, state: Mutex::default() }
     }
 
-    /// The job again, when it may run now; else it waits in the lane.
-    fn enter(&self, job: PoolJob) -> Option<PoolJob> {
+    /// The job again, when it may run now, and whether it is the plugin's only one; else it waits in the lane.
+    fn enter(&self, job: PoolJob) -> Option<(PoolJob, bool)> {
         let mut state = lock(&self.state);
         if state.running < self.width {
             state.running += 1;
-            return Some(job);
+            return Some((job, state.running == 1));
         }
         state.waiting.push_back(job);
         None
@@ -98,15 +101,22 @@ impl BlockingPool {
     /// Takes a job on: at once, when its lane and a thread are free. Never waits for Python.
     pub(super) fn submit(&self, shared: &Arc<Shared>, job: PoolJob) {
         let instance = Arc::clone(job.instance());
-        if let Some(job) = instance.lane.enter(job) {
-            self.make_ready(shared, job);
+        if let Some((job, is_only_one)) = instance.lane.enter(job) {
+            self.make_ready(shared, job, is_only_one);
         }
     }
 
-    fn make_ready(&self, shared: &Arc<Shared>, job: PoolJob) {
+    /// Lets a job run as soon as a thread is free. A plugin's only call goes first, and beyond the usual number of
+    /// threads if need be: the calls of other plugins, however many and slow, must not delay it.
+    fn make_ready(&self, shared: &Arc<Shared>, job: PoolJob, is_only_one: bool) {
         let mut state = lock(&self.state);
-        state.ready.push_back(job);
-        let wants_thread = state.ready.len() > state.idle && state.threads < self.max_threads;
+        if is_only_one {
+            state.ready.push_front(job);
+        } else {
+            state.ready.push_back(job);
+        }
+        let limit = if is_only_one { MOST_THREADS } else { self.max_threads };
+        let wants_thread = state.ready.len() > state.idle && state.threads < limit;
         if wants_thread {
             state.threads += 1;
             drop(state);
@@ -178,7 +188,7 @@ impl HandlerThread {
             // A panic here must not cost the thread; the hook has already logged it.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| shared.run_plain(py, job)));
             if let Some(next) = instance.lane.leave() {
-                shared.pool.make_ready(&shared, next);
+                shared.pool.make_ready(&shared, next, false);
             }
         }
     }

@@ -155,7 +155,7 @@ pub(super) fn files_to_python<'py>(py: Python<'py>, files: &[FileToLoad]) -> PyR
         for (name, value) in &file.params {
             params.set_item(name, value)?;
         }
-        list.append((file.path.to_string_lossy(), params, file.json_file.as_ref().map(|path| path.to_string_lossy())))?;
+        list.append((file.path.as_os_str(), params, file.json_file.as_ref().map(|path| path.as_os_str())))?;
     }
     Ok(list)
 }
@@ -168,7 +168,7 @@ pub(super) fn outcomes_from_python(
     let mut converted = Vec::new();
     for outcome in outcomes.try_iter()? {
         let outcome = outcome?;
-        let path = PathBuf::from(outcome.getattr("path")?.extract::<String>()?);
+        let path = PathBuf::from(outcome.getattr("path")?.extract::<std::ffi::OsString>()?);
         let error = outcome.getattr("error")?;
         let result = if error.is_none() {
             let mut instances = Vec::new();

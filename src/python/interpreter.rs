@@ -142,8 +142,9 @@ impl Interpreter {
         let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
             let files = instance::files_to_python(py, &files)?;
             let sections = native::table_to_dict(py, &table)?;
-            let folder = folder.to_string_lossy();
-            Ok(runtime.call_method1("load", (folder, files, sections, has_global_key, limit.as_secs_f64()))?.unbind())
+            Ok(runtime
+                .call_method1("load", (folder.as_os_str(), files, sections, has_global_key, limit.as_secs_f64()))?
+                .unbind())
         };
         self.run_coroutine(make, move |outcomes| instance::outcomes_from_python(&outcomes, &threads_of)).await
     }
@@ -387,7 +388,7 @@ fn prepare(
     embedded::install(py)?;
     log_bridge::install(py, options.log_level)?;
     let arguments = PyDict::new(py);
-    arguments.set_item("plugins_dir", options.plugins_dir.to_string_lossy())?;
+    arguments.set_item("plugins_dir", options.plugins_dir.as_os_str())?;
     arguments.set_item("ini_file", &options.ini_file)?;
     arguments.set_item("log_file", &options.log_file)?;
     arguments.set_item("level", &options.level_as_typed)?;

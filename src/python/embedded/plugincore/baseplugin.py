@@ -8,10 +8,12 @@ import contextvars
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
 import _pserve
+from pserve_runtime.thread_loop import ThreadLoop
 
 from plugincore.logjam import LogJam
 
@@ -82,7 +84,8 @@ class BasePlugin:
         """Runs a plain handler where it delays nobody else, one call at a time."""
         executor = self.__dict__.get("_pserve_executor")
         if executor is None:
-            executor = concurrent.futures.ThreadPoolExecutor(1, "handler")
+            see_the_loop = ThreadLoop(types.SimpleNamespace(loop=asyncio.get_running_loop())).install
+            executor = concurrent.futures.ThreadPoolExecutor(1, "handler", see_the_loop)
             self.__dict__["_pserve_executor"] = executor
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(

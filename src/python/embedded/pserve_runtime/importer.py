@@ -47,6 +47,14 @@ class SourceOnlyLoader(importlib.machinery.SourceFileLoader):
             return True
 
 
+def _file_of(module: object) -> object:
+    """A module's file. What stands in `sys.modules` may be anything, lazy proxies that raise included."""
+    try:
+        return getattr(module, "__file__", None)
+    except Exception:
+        return None
+
+
 class PluginFolder(importlib.abc.MetaPathFinder):
     """The plugins folder as a place to import from: after the standard library, before installed packages."""
 
@@ -94,15 +102,14 @@ class PluginFolder(importlib.abc.MetaPathFinder):
     def modules(self) -> Iterator[tuple[str, types.ModuleType]]:
         """Every imported module whose file lies in the folder."""
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if isinstance(file, str) and self.is_inside(file):
+            if self.is_inside(_file_of(module)):
                 yield name, module
 
     def execute(self, path: str) -> types.ModuleType:
         """Runs one plugin file as a module named by its stem, or gives the one that another file just imported."""
         stem = os.path.splitext(os.path.basename(path))[0]
         known = sys.modules.get(stem)
-        if known is not None and getattr(known, "__file__", None) == path:
+        if known is not None and _file_of(known) == path:
             return known
         taken = self._is_taken(stem)
         loader = SourceOnlyLoader(stem, path)
@@ -144,7 +151,7 @@ class PluginFolder(importlib.abc.MetaPathFinder):
         if stem in STANDARD_NAMES:
             return True
         known = sys.modules.get(stem)
-        if known is not None and not self.is_inside(getattr(known, "__file__", None) or ""):
+        if known is not None and not self.is_inside(_file_of(known)):
             return True
         elsewhere = [place for place in sys.path if place != self.folder]
         try:
@@ -153,8 +160,8 @@ class PluginFolder(importlib.abc.MetaPathFinder):
             return False
         return spec is not None and spec.loader is not None
 
-    def is_inside(self, path: str) -> bool:
-        return path == self.folder or path.startswith(self.folder + os.sep)
+    def is_inside(self, path: object) -> bool:
+        return isinstance(path, str) and (path == self.folder or path.startswith(self.folder + os.sep))
 
 
 def _class_builder(module: types.ModuleType, alias: str) -> Any:
@@ -196,7 +203,7 @@ class ImportTransaction:
                 sys.modules[name] = old
             else:
                 current = sys.modules.get(name)
-                if current is not None and self._folder.is_inside(getattr(current, "__file__", None) or ""):
+                if current is not None and self._folder.is_inside(_file_of(current)):
                     sys.modules.pop(name, None)
 
     def settle(self) -> None:

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import inspect
 import json
-import logging
 import os
+import sys
 import traceback
 from typing import Any
 
 from plugincore.baseplugin import BasePlugin
 from plugincore.logjam import LogJam
 
-from pserve_runtime.importer import ImportTransaction, PluginFolder
+from pserve_runtime.importer import STANDARD_NAMES, ImportTransaction, PluginFolder
+from pserve_runtime.logs import report
 from pserve_runtime.owner import Owner, cancel_all
-
-logger = logging.getLogger("pserve")
 
 TERMINATE_SECONDS = 5.0
 
@@ -34,6 +32,7 @@ class Slot:
         self.owner = owner
         self.file = file
         self.plugin_id = str(instance._get_plugin_id()).strip("/")
+        _insist_on_unicode("its name", self.plugin_id)
         self.overrides_handle_request = not _is_base_method(instance, "handle_request")
         self.handler = instance.handle_request if self.overrides_handle_request else instance.request_handler
         self.is_async = _is_async(self.handler)
@@ -55,7 +54,8 @@ class Slot:
     @property
     def auth_type(self) -> str | None:
         """The plugin's `_auth_type` as it is now."""
-        return getattr(self.instance, "_auth_type", None)
+        kind = getattr(self.instance, "_auth_type", None)
+        return str(kind) if kind else None
 
     @property
     def apikey(self) -> str | None:
@@ -220,7 +220,7 @@ async def _terminate_instance(slot: Slot) -> None:
         if inspect.isawaitable(ended):
             await asyncio.wait_for(slot.owner.context.run(asyncio.ensure_future, _in_task(ended)), TERMINATE_SECONDS)
     except BaseException:
-        logger.exception("terminate_plugin of %s failed", slot.plugin_id)
+        report("ERROR", f"terminate_plugin of {slot.plugin_id} failed\n{traceback.format_exc()}")
 
 
 def _json_params(path: str | None) -> dict[str, Any]:
@@ -275,30 +275,71 @@ def _methods(instance: BasePlugin) -> list[str]:
         return []
     if isinstance(given, str):
         given = given.replace(",", " ").split()
-    return [str(method).upper() for method in given]
+    methods = [str(method).upper() for method in given]
+    for method in methods:
+        _insist_on_unicode("one of its methods", method)
+    return methods
+
+
+def _insist_on_unicode(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} is no valid text: {text!a}") from None
 
 
 def describe(error: BaseException, folder: str, path: str) -> dict[str, Any]:
-    """An error as plain data: type, message, the place in the user's file, the traceback."""
+    """An error as plain data: type, message, the place in the user's file, the traceback.
+
+    Never raises, whatever the exception does when it is looked at: one bad file must stop no other.
+    """
     file, line = path, None
-    if isinstance(error, SyntaxError) and error.filename:
+    if (
+        isinstance(error, SyntaxError)
+        and isinstance(error.filename, str)
+        and error.filename.startswith(folder + os.sep)
+    ):
         file, line = error.filename, error.lineno
     else:
         for frame in traceback.extract_tb(error.__traceback__):
             if frame.filename.startswith(folder + os.sep):
                 file, line = frame.filename, frame.lineno
-    message = str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        missing = error.name.split(".")[0]
-        if importlib.util.find_spec(missing) is None if missing.isidentifier() else False:
-            message += f" (install it into the server's virtual environment: pip install {missing})"
-    trace = format_error(error)
-    return {"type": type(error).__name__, "message": message, "file": file, "line": line, "traceback": trace}
+    return {
+        "type": type(error).__name__,
+        "message": plain_text(_text_of(error) + _install_hint(error)),
+        "file": plain_text(file),
+        "line": line if isinstance(line, int) else None,
+        "traceback": plain_text(format_error(error)),
+    }
+
+
+def plain_text(text: str) -> str:
+    """A text that can be sent: what is no Unicode in it is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(its text cannot be made)"
+
+
+def _install_hint(error: BaseException) -> str:
+    """What to do about a package that is not there; nothing for a name that is no package's."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    missing = name.split(".")[0] if isinstance(name, str) else ""
+    if not missing.isidentifier() or missing in sys.modules or missing in STANDARD_NAMES:
+        return ""
+    return f" (install it into the server's virtual environment: pip install {missing})"
 
 
 def format_error(error: BaseException) -> str:
     """The traceback of a handler's exception, from the handler's own frame on."""
-    return "".join(traceback.format_exception(type(error), error, _without_server_frames(error.__traceback__)))
+    try:
+        return "".join(traceback.format_exception(type(error), error, _without_server_frames(error.__traceback__)))
+    except Exception:
+        return f"{type(error).__name__}: {_text_of(error)}"
 
 
 def _without_server_frames(trace: Any) -> Any:

@@ -20,6 +20,11 @@ class ServerLogHandler(logging.Handler):
             self.handleError(record)
 
 
+def report(level: str, message: str) -> None:
+    """A line of the server's own. It does not go through `logging`, which plugins may set up as they like."""
+    _pserve.log(logging.getLevelName(level), "pserve", message)
+
+
 def install(level: int) -> None:
     """Sends the root logger to the server's log, and makes `print` reach standard output at once."""
     handler = ServerLogHandler()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Coroutine, Iterable
 from typing import Any
+
+from pserve_runtime.logs import report
 
 _OWNER: contextvars.ContextVar[Owner | None] = contextvars.ContextVar("pserve_owner", default=None)
 
@@ -32,7 +33,7 @@ class Owner:
         elif asyncio.iscoroutine(task):
             self.adopt(self.context.run(asyncio.ensure_future, task))
         else:
-            logging.getLogger(self.name).warning("task_callback was given %r, which is no task", type(task).__name__)
+            report("WARNING", f"task_callback of {self.name} was given a {type(task).__name__}, which is no task")
 
 
 def task_factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
@@ -54,4 +55,4 @@ async def cancel_all(owners: Iterable[Owner], seconds: float) -> None:
         return
     _, stubborn = await asyncio.wait(tasks, timeout=seconds)
     for task in stubborn:
-        logging.getLogger("pserve").warning("a task does not end although it was cancelled: %r", task)
+        report("WARNING", f"a task does not end although it was cancelled: {task!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
-import logging
 import os
 import signal
 import sys
@@ -13,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import _pserve
+
+from pserve_runtime.logs import report
 
 
 def install() -> None:
@@ -32,9 +33,7 @@ def _keep_own_signals() -> None:
         if signalnum not in _pserve.OWN_SIGNALS:
             return real(signalnum, handler)
         name = signal.Signals(signalnum).name
-        logging.getLogger("pserve").warning(
-            "a plugin asked for %s, which stays the server's; its handler is not called", name
-        )
+        report("WARNING", f"a plugin asked for {name}, which stays the server's; its handler is not called")
         previous = given.get(signalnum, signal.SIG_DFL)
         given[signalnum] = handler
         return previous

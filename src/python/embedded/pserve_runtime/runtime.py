@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import atexit
-import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,10 +15,9 @@ from plugincore.configfile import Config
 
 from pserve_runtime import patches
 from pserve_runtime.loader import Loader, LoadOutcome, Slot
+from pserve_runtime.logs import report
 from pserve_runtime.owner import task_factory
 from pserve_runtime.thread_loop import ThreadLoop
-
-logger = logging.getLogger("pserve")
 
 LAST_TASKS_SECONDS = 3.0
 
@@ -63,10 +62,12 @@ class Runtime:
                 self.loop.run_forever()
             except BaseException as error:
                 # asyncio lets SystemExit and KeyboardInterrupt of a task through.
-                logger.error("%s reached the event loop from a plugin's task; the server goes on", type(error).__name__)
+                report(
+                    "ERROR", f"{type(error).__name__} reached the event loop from a plugin's task; the server goes on"
+                )
             else:
                 if not self._stopping:
-                    logger.warning("a plugin stopped the event loop; it goes on")
+                    report("WARNING", "a plugin stopped the event loop; it goes on")
             if self.loop.is_closed():
                 self._replace_loop()
             if not self._stopping and time.monotonic() - started < 0.001:
@@ -74,7 +75,7 @@ class Runtime:
         self._finish()
 
     def _replace_loop(self) -> None:
-        logger.error("a plugin closed the event loop; a new one starts and every plugin is loaded again")
+        report("ERROR", "a plugin closed the event loop; a new one starts and every plugin is loaded again")
         self.loop = self._new_loop()
         self._admin.clear()
         self._on_loop_replaced()
@@ -94,11 +95,11 @@ class Runtime:
                 self.loop.run_until_complete(asyncio.wait(left, timeout=LAST_TASKS_SECONDS))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         except BaseException:
-            logger.exception("the last tasks did not end well")
+            report("ERROR", f"the last tasks did not end well\n{traceback.format_exc()}")
         try:
             atexit._run_exitfuncs()
         except BaseException:
-            logger.exception("an atexit function failed")
+            report("ERROR", f"an atexit function failed\n{traceback.format_exc()}")
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
