@@ -170,7 +170,7 @@ def test_files_that_fail_in_awkward_ways_stop_nothing(start):
     for _ in range(2):
         reply = server.get("/reload/all")
         assert reply.status == 200, reply.text
-        assert set(reply.json()["failed"]) == set("abcdefghi")
+        assert set(reply.json()["failed"]) == set("abcdfgh")
         assert reply.json()["failed"]["g"]["message"] == "\\ud800"
         assert server.get("/good").text == "good" and server.get("/cafe").text == "good"
     reply = server.get("/reload/cafe")
@@ -491,6 +491,100 @@ def test_plain_handlers_and_the_event_loop(start):
     reply = server.get("/changing")
     assert reply.status == 500 and "changed while" in reply.json()["message"]
     assert server.get("/quick").text == "quick"
+
+
+OWN_WAYS = """
+import copy, logging, logging.config, pickle, sqlite3
+from plugincore.baseplugin import BasePlugin, asyncio, inspect, logjam
+class Methods(BasePlugin):
+    initialize = False
+    def methods(self):
+        return 'mine'
+    async def request_handler(self, **data):
+        return self.methods() + logjam.__name__
+class Swapping(BasePlugin):
+    async def request_handler(self, **data):
+        self.request_handler = self.second
+        return 'first'
+    async def second(self, **data):
+        return 'second'
+class Direct(BasePlugin):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.connection = sqlite3.Connection(':memory:')
+        self.other = sqlite3.connect(':memory:')
+    def request_handler(self, **data):
+        kinds = [isinstance(self.connection, sqlite3.Connection), isinstance(self.other, sqlite3.Connection)]
+        return [*kinds, self.connection.execute('select 1').fetchone(), self.other.execute('select 2').fetchone()]
+class Logs(BasePlugin):
+    async def request_handler(self, **data):
+        if data['how'] == 'basic':
+            logging.basicConfig(filename=data['file'], level=logging.DEBUG, force=True)
+        else:
+            logging.config.dictConfig({'version': 1, 'disable_existing_loggers': True})
+        logging.getLogger('my' + data['how']).warning('after %s', data['how'])
+        return sorted(key for key in vars(self) if key.startswith('_pserve'))
+    def terminate_plugin(self):
+        raise ValueError('in terminate')
+"""
+
+
+def test_plugins_have_their_own_ways(start, tmp_path):
+    server = start({"own.py": OWN_WAYS})
+    assert server.get("/methods").text == "mineplugincore.logjam"
+    assert [server.get("/swapping").text for _ in range(2)] == ["first", "second"]
+    assert server.get("/direct").json() == [True, True, [1], [2]]
+    file = tmp_path / "own.log"
+    assert server.get("/logs", how="basic", file=file).json() == []
+    assert "after basic" in file.read_text()
+    server.wait_for_log("<4>WARNING - mybasic - after basic")
+    server.get("/logs", how="dict")
+    server.wait_for_log("<4>WARNING - mydict - after dict")
+    assert server.get("/reload/logs").status == 200
+    assert "ValueError: in terminate" in server.log
+
+
+def test_a_reload_disturbs_no_other_plugin_while_it_lasts(start, tmp_path):
+    uses = """
+import helper, pickle, sys
+from plugincore.baseplugin import BasePlugin
+class Own: pass
+class Uses(BasePlugin):
+    async def request_handler(self, **data):
+        import helper as again
+        for value in (helper.Thing(), Own()):
+            assert type(pickle.loads(pickle.dumps(value))) is type(value)
+        return str(again is helper)
+"""
+    slow = """
+import asyncio, os
+from plugincore.baseplugin import BasePlugin
+class Slow(BasePlugin):
+    async def initialize(self, **kwargs):
+        self.log.info('starting')
+        while not os.path.exists(self.config.test.go_on):
+            await asyncio.sleep(0.005)
+    async def request_handler(self, **data):
+        return 'slow'
+"""
+    go_on = tmp_path / "go_on"
+    go_on.touch()
+    plugins = {"helper.py": "class Thing: pass", "slow.py": slow, "uses.py": uses}
+    server = start(plugins, ini=f"[test]\ngo_on={go_on}")
+    import concurrent.futures
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for number, path in enumerate(("/reload/slow", "/reload/all"), 2):
+            go_on.unlink()
+            reload = pool.submit(server.get, path)
+            server.wait_for_log(f"(?s)(starting.*){{{number}}}")
+            for _ in range(20):
+                reply = server.get("/uses")
+                assert (reply.status, reply.text) == (200, "True"), reply.text
+            assert not reload.done()
+            go_on.touch()
+            assert reload.result().status == 200
+            assert server.get("/uses").text == "True"
 
 
 def test_nobody_reading_standard_output_is_no_error(evaluate):

@@ -326,3 +326,14 @@ fn a_refused_class_does_not_spoil_the_reload_of_the_others() {
     assert_eq!(server.get("/two").text(), "2");
     assert_eq!(server.get("/greeter").text(), "first");
 }
+
+#[test]
+fn head_does_not_reload() {
+    let server = TestServer::with_plugin("greeter.py", &greeter("hello"));
+    for path in ["/reload/greeter", "/reload/all", "/load/greeter", "/unload/greeter"] {
+        let reply = server.request("HEAD", path, &[], b"");
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, POST, OPTIONS")), "{path}");
+    }
+    assert_eq!(server.request("HEAD", "/plugins", &[], b"").status, 200);
+    assert!(!server.log().contains("terminated"));
+}

@@ -98,6 +98,8 @@ impl Registry {
                         merged.registry.by_id.insert(id, Arc::new(Plugin::new(instance)));
                     }
                     Some(objection) => {
+                        let before = state.error.take().map(|error: PythonError| error.message + "; ");
+                        let objection = before.unwrap_or_default() + &objection;
                         state.error = Some(PythonError {
                             file: Some(path.display().to_string()),
                             ..PythonError::new("ValueError", objection)

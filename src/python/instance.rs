@@ -96,8 +96,8 @@ impl PluginInstance {
         let id: String = slot.getattr("plugin_id")?.extract()?;
         let key_rule = Arc::new(ArcSwap::from_pointee(read_key_rule(slot)?));
         let watcher = KeyWatcher { slot: slot.clone().unbind(), rule: Arc::clone(&key_rule) };
-        // A class without a `__dict__` cannot be watched; its key then stays what it was at the start.
-        let _ = slot.getattr("instance")?.setattr("_pserve_key_changed", Py::new(slot.py(), watcher)?);
+        let base = slot.py().import("plugincore.baseplugin")?;
+        base.call_method1("watch_key", (slot.getattr("instance")?, Py::new(slot.py(), watcher)?))?;
         Ok(Self {
             id: id.into(),
             path,
@@ -171,17 +171,26 @@ pub(super) fn outcomes_from_python(
         let path = PathBuf::from(outcome.getattr("path")?.extract::<std::ffi::OsString>()?);
         let error = outcome.getattr("error")?;
         let result = if error.is_none() {
-            let mut instances = Vec::new();
-            for slot in outcome.getattr("slots")?.try_iter()? {
-                let slot = slot?;
-                let threads = threads_of(&slot.getattr("plugin_id")?.extract::<String>()?);
-                instances.push(Arc::new(PluginInstance::from_slot(&slot, path.clone(), threads)?));
-            }
-            Ok(instances)
+            // One that cannot be taken over fails its own file and no other.
+            take_over(&outcome, &path, &threads_of).map_err(|error| PythonError::from_exception(outcome.py(), &error))
         } else {
             Err(PythonError::from_description(error.cast::<PyDict>()?)?)
         };
         converted.push(FileOutcome { path, result });
     }
     Ok(converted)
+}
+
+fn take_over(
+    outcome: &Bound<'_, PyAny>,
+    path: &std::path::Path,
+    threads_of: impl Fn(&str) -> usize,
+) -> PyResult<Vec<Arc<PluginInstance>>> {
+    let mut instances = Vec::new();
+    for slot in outcome.getattr("slots")?.try_iter()? {
+        let slot = slot?;
+        let threads = threads_of(&slot.getattr("plugin_id")?.extract::<String>()?);
+        instances.push(Arc::new(PluginInstance::from_slot(&slot, path.to_owned(), threads)?));
+    }
+    Ok(instances)
 }

@@ -59,6 +59,11 @@ pub async fn answer<B: Buf>(
             if let Some(reply) = check_method(&head.method, &[])? {
                 return Ok(reply);
             }
+            // HEAD asks what GET would answer; it must not do it (RFC 9110, 9.2.1).
+            if head.method == Method::HEAD && route != ControlRoute::Plugins {
+                let allow = "GET, POST, OPTIONS".to_owned();
+                return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
             let body = read_body(&head.headers, body, limit).await?;
             let request = plugin_request(site, head, None, body).await;
             let global = site.config.get().settings.global_key.clone();

@@ -15,7 +15,10 @@ from typing import Any
 import _pserve
 from pserve_runtime.thread_loop import ThreadLoop
 
+from plugincore import logjam
 from plugincore.logjam import LogJam
+
+__all__ = ["BasePlugin", "asyncio", "inspect", "logjam"]
 
 
 class BasePlugin:
@@ -103,9 +106,31 @@ class BasePlugin:
         object.__setattr__(self, name, value)
         # The server checks keys without asking Python; it is told when a plugin changes its own.
         if name in ("_apikey", "_auth_type"):
-            changed: Callable[[], None] | None = self.__dict__.get("_pserve_key_changed")
+            changed = _key_watchers.get(id(self))
             if changed is not None:
                 changed()
+
+
+_key_watchers: dict[int, Callable[[], None]] = {}
+
+
+def watch_key(plugin: BasePlugin, changed: Callable[[], None]) -> None:
+    """For the server: `changed` is called whenever the plugin sets its key or its `_auth_type`."""
+    _key_watchers[id(plugin)] = changed
+
+
+def unwatch_key(plugin: BasePlugin) -> None:
+    """For the server: the plugin has come to its end."""
+    _key_watchers.pop(id(plugin), None)
+
+
+def __getattr__(name: str) -> Any:
+    # Plugins take `web` from here as they may from the Python program's module; aiohttp is imported only then.
+    if name == "web":
+        from aiohttp import web
+
+        return web
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _global_key(config: Any) -> Any:

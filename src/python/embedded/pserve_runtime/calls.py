@@ -40,7 +40,9 @@ async def _run_async(slot: Any, data: dict[str, Any], call: Any) -> None:
         if slot.check is not None and not await _allows(slot.check, data):
             call.refuse()
             return
-        result = await slot.handler(**data)
+        result = slot.handler(**data)
+        if inspect.isawaitable(result):
+            result = await result
         if not call.finish(result):
             call.finish(await _materialise(result))
     except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -181,42 +182,49 @@ def _class_builder(module: types.ModuleType, alias: str) -> Any:
 
 
 class ImportTransaction:
-    """Lets files be imported afresh, and keeps what is needed to go back.
+    """Imports files afresh, and leaves everybody else the modules they have until it is settled.
 
-    While it is open, helper modules are imported again by whoever asks. `keep` names the modules of plugins that
-    are not part of it.
+    Plugin code runs while the new plugins initialise: it goes on seeing the old modules. `keep` names the modules of
+    plugins that are not part of it.
     """
 
     def __init__(self, folder: PluginFolder, keep: set[str]) -> None:
         self._folder = folder
         self._keep = keep
         self._before = {name: module for name, module in folder.modules() if name not in keep}
-        for name in self._before:
-            sys.modules.pop(name, None)
+        self._fresh: dict[str, types.ModuleType] = {}
         importlib.invalidate_caches()
 
+    @contextlib.contextmanager
+    def fresh_imports(self) -> Iterator[None]:
+        """Inside, without any await, the old modules are out of sight: what is imported is imported afresh."""
+        for name in self._before:
+            sys.modules.pop(name, None)
+        sys.modules.update(self._fresh)
+        try:
+            yield
+        finally:
+            self._fresh = {name: module for name, module in self._folder.modules() if name not in self._keep}
+            # A module that is new altogether takes nobody's place and stays in sight.
+            sys.modules.update(self._before)
+
     def forget(self, stem: str) -> None:
-        """Goes back to the old module of one file that failed."""
+        """Drops the module of one file that failed."""
         for name in (stem, ALIAS_PREFIX + stem):
-            old = self._before.get(name)
-            if old is not None:
-                sys.modules[name] = old
-            else:
-                current = sys.modules.get(name)
-                if current is not None and self._folder.is_inside(_file_of(current)):
-                    sys.modules.pop(name, None)
+            if self._fresh.pop(name, None) is not None and name not in self._before:
+                sys.modules.pop(name, None)
 
     def settle(self) -> None:
         """Ends a success. Old helpers that nobody imported again stay, unless a source has changed meanwhile."""
-        left = {name: module for name, module in self._before.items() if name not in sys.modules}
-        loaders = [getattr(module, "__loader__", None) for module in left.values()]
+        left = [name for name in self._before if name not in self._fresh]
+        loaders = [getattr(self._before[name], "__loader__", None) for name in left]
         if any(isinstance(loader, SourceOnlyLoader) and loader.is_stale() for loader in loaders):
-            return
-        sys.modules.update(left)
+            for name in left:
+                sys.modules.pop(name, None)
+        sys.modules.update(self._fresh)
 
     def roll_back(self) -> None:
         """Ends a failure: every module is again the one from before."""
-        for name, _ in list(self._folder.modules()):
-            if name not in self._keep:
-                sys.modules.pop(name, None)
+        for name in self._fresh:
+            sys.modules.pop(name, None)
         sys.modules.update(self._before)

@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import Any
 
-from plugincore.baseplugin import BasePlugin
+from plugincore.baseplugin import BasePlugin, unwatch_key
 from plugincore.logjam import LogJam
 
 from pserve_runtime.importer import STANDARD_NAMES, ImportTransaction, PluginFolder
@@ -34,7 +34,7 @@ class Slot:
         self.plugin_id = str(instance._get_plugin_id()).strip("/")
         _insist_on_unicode("its name", self.plugin_id)
         self.overrides_handle_request = not _is_base_method(instance, "handle_request")
-        self.handler = instance.handle_request if self.overrides_handle_request else instance.request_handler
+        self._handler_name = "handle_request" if self.overrides_handle_request else "request_handler"
         self.is_async = _is_async(self.handler)
         self.check = None if _is_base_method(instance, "_check_auth") else instance._check_auth
         self.self_name = _name_of_self(self.handler)
@@ -42,7 +42,11 @@ class Slot:
         self.log = getattr(instance, "log", None) or kwargs["log"]
         self._insist_on_the_key(kwargs)
         self.methods = _methods(instance)
-        self.doc = inspect.getdoc(type(instance)) if type(instance).__doc__ else None
+
+    @property
+    def handler(self) -> Any:
+        """The handler as it is now: a plugin may put another in its place."""
+        return getattr(self.instance, self._handler_name)
 
     def _insist_on_the_key(self, kwargs: dict[str, Any]) -> None:
         """A key that the INI file asks for holds, even if the constructor kept it from `BasePlugin`."""
@@ -127,12 +131,12 @@ class Loader:
         paths = {path for path, _, _ in files}
         keep = {file.module_name for file in self._live if file.path not in paths and file.module_name and file.slots}
         transaction = ImportTransaction(self.folder, keep)
-        outcomes = []
+        outcomes: list[LoadOutcome] = []
         for path, inline, json_file in files:
             file = PluginFile(path)
             try:
                 params = {**inline, **_json_params(json_file)}
-                await self._load_one(file, params, config, initialize_seconds)
+                await self._load_one(file, params, config, initialize_seconds, transaction)
                 for slot in file.slots:
                     slot.check_key_setting(has_global_key)
                 outcomes.append(LoadOutcome(path, file.slots, None))
@@ -146,9 +150,12 @@ class Loader:
             transaction.settle()
         return outcomes
 
-    async def _load_one(self, file: PluginFile, params: dict[str, Any], config: Any, seconds: float) -> None:
-        module = file.owner.context.run(self.folder.execute, file.path)
-        file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
+    async def _load_one(
+        self, file: PluginFile, params: dict[str, Any], config: Any, seconds: float, transaction: ImportTransaction
+    ) -> None:
+        with transaction.fresh_imports():
+            module = file.owner.context.run(self.folder.execute, file.path)
+            file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
         for cls in _plugin_classes(module):
             owner = Owner(cls.__name__.lower())
             kwargs: dict[str, Any] = {
@@ -160,7 +167,8 @@ class Loader:
                 **params,
             }
             try:
-                instance = owner.context.run(functools.partial(cls, **kwargs))
+                with transaction.fresh_imports():
+                    instance = owner.context.run(functools.partial(cls, **kwargs))
                 await _initialize(instance, owner, kwargs, seconds)
                 # Only now: the constructor and `initialize` may set the id, the key or the handler.
                 slot = Slot(instance, owner, file, kwargs)
@@ -183,7 +191,7 @@ class Loader:
             await _terminate_instance(slot)
             owners.append(slot.owner)
             # It refers back to the slot: left in place it would keep the plugin alive for ever.
-            getattr(slot.instance, "__dict__", {}).pop("_pserve_key_changed", None)
+            unwatch_key(slot.instance)
             if slot in slot.file.slots:
                 slot.file.slots.remove(slot)
             if not slot.file.slots:
@@ -196,7 +204,7 @@ class Loader:
 
 async def _initialize(instance: BasePlugin, owner: Owner, kwargs: dict[str, Any], seconds: float) -> None:
     initialize = getattr(instance, "initialize", None)
-    if initialize is None:
+    if not callable(initialize):
         return
     started = owner.context.run(functools.partial(initialize, **kwargs))
     if inspect.isawaitable(started):
@@ -213,7 +221,7 @@ async def _in_task(awaitable: Any) -> Any:
 
 async def _terminate_instance(slot: Slot) -> None:
     terminate = getattr(slot.instance, "terminate_plugin", None)
-    if terminate is None:
+    if not callable(terminate):
         return
     try:
         ended = slot.owner.context.run(terminate)
@@ -270,15 +278,15 @@ def _name_of_self(handler: Any) -> str:
 
 
 def _methods(instance: BasePlugin) -> list[str]:
-    given = getattr(instance, "methods", None)
-    if given is None:
-        return []
+    """The HTTP methods that the class opens. A member of that name which is something else is the plugin's own."""
+    given = getattr(type(instance), "methods", None)
     if isinstance(given, str):
         given = given.replace(",", " ").split()
-    methods = [str(method).upper() for method in given]
-    for method in methods:
+    if not isinstance(given, (tuple, list, set, frozenset)) or not all(isinstance(method, str) for method in given):
+        return []
+    for method in given:
         _insist_on_unicode("one of its methods", method)
-    return methods
+    return [method.upper() for method in given]
 
 
 def _insist_on_unicode(what: str, text: str) -> None:

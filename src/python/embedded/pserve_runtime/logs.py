@@ -32,11 +32,38 @@ def install(level: int) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level)
+    _stay_installed(root, handler)
     # asyncio tells at DEBUG which selector it uses; that is no news for a server's log.
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
     logging.captureWarnings(True)
     sys.stdout = _open_tolerant(1)
     sys.stderr = _open_tolerant(2)
+
+
+def _stay_installed(root: logging.Logger, handler: logging.Handler) -> None:
+    """Plugins may set `logging` up as in a program of their own; records reach the server's log all the same."""
+    remove, configure = root.removeHandler, logging.basicConfig
+
+    def remove_other(other: logging.Handler) -> None:
+        if other is not handler:
+            remove(other)
+
+    def configure_beside(**options: Any) -> None:
+        if not any(options.get(name) for name in ("filename", "handlers", "stream")):
+            # It would write to standard error what the server's log has already.
+            level = options.get("level")
+            if level is not None:
+                root.setLevel(level)
+            return
+        root.handlers.remove(handler)
+        try:
+            configure(**options)
+        finally:
+            root.handlers.append(handler)
+
+    configure_beside.__doc__ = configure.__doc__
+    root.removeHandler = remove_other  # type: ignore[method-assign]
+    logging.basicConfig = configure_beside  # type: ignore[assignment]
 
 
 class _TolerantFile(io.FileIO):

@@ -45,8 +45,8 @@ def _keep_own_signals() -> None:
 class _Sqlite3Finder(importlib.abc.MetaPathFinder):
     """Lets a connection opened in a constructor be used by a plain handler, which runs on another thread.
 
-    Handlers of one plugin run one at a time, so that `check_same_thread` guards nothing here; a plugin that names
-    it keeps its own choice.
+    SQLite itself is built for threads. Handlers of one plugin run one at a time; one that asks for `threads=N`, or
+    starts threads, has to lock as with any other object. A plugin that names `check_same_thread` keeps its choice.
     """
 
     def find_spec(
@@ -70,16 +70,28 @@ class _PatchingLoader(importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         self._real.exec_module(module)
-        real = module.connect  # type: ignore[attr-defined]
+        real_connect, real_class = module.connect, module.Connection  # type: ignore[attr-defined]
+
+        class Connection(real_class):  # type: ignore[misc, valid-type]
+            __doc__ = real_class.__doc__
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                # check_same_thread is the fifth positional argument.
+                if len(args) < 5:
+                    kwargs.setdefault("check_same_thread", False)
+                super().__init__(*args, **kwargs)
 
         def connect(*args: Any, **kwargs: Any) -> Any:
-            # check_same_thread is the fifth positional argument.
             if len(args) < 5:
                 kwargs.setdefault("check_same_thread", False)
-            return real(*args, **kwargs)
+            # factory is the sixth.
+            if len(args) < 6:
+                kwargs.setdefault("factory", Connection)
+            return real_connect(*args, **kwargs)
 
-        connect.__doc__ = real.__doc__
-        module.connect = connect  # type: ignore[attr-defined]
+        Connection.__module__, Connection.__qualname__ = real_class.__module__, real_class.__qualname__
+        connect.__doc__ = real_connect.__doc__
+        module.connect, module.Connection = connect, Connection  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
