@@ -232,6 +232,9 @@ def answer(kind):
         return web.Response(status=204)
     if kind == 'payload':
         return web.Response(body=io.BytesIO(b'from a file'), content_type='text/css')
+    if kind.startswith('file'):
+        import pathlib
+        return web.FileResponse(pathlib.Path(__file__).with_name(kind), headers={'X-F': '1'})
     if kind == 'found':
         return web.HTTPFound('/else')
     if kind == 'raise':
@@ -273,6 +276,11 @@ def test_responses_of_aiohttp(start, plugin):
     assert server.get(f"/{plugin}/empty").status == 204
     reply = server.get(f"/{plugin}/payload")
     assert (reply.body, reply.headers["Content-Type"]) == (b"from a file", "text/css")
+    (server.folder / "plugins" / "file.json").write_text("[1]")
+    reply = server.get(f"/{plugin}/file.json")
+    assert (reply.status, reply.text, reply.headers["Content-Type"]) == (200, "[1]", "application/json")
+    assert reply.headers["X-F"] == "1"
+    assert server.get(f"/{plugin}/file.none").status == 404
     reply = server.get(f"/{plugin}/found")
     assert (reply.status, reply.headers["Location"]) == (302, "/else")
     reply = server.get(f"/{plugin}/raise")

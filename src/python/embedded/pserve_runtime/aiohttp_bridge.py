@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import mimetypes
+import pathlib
 from typing import Any
 
 
@@ -29,7 +32,13 @@ class MaterialisedResponse:
 
 
 async def materialise(response: Any) -> MaterialisedResponse:
-    """Reads the payload of a `Response`. Errs for responses that write to the connection themselves."""
+    """Reads the payload of a `Response`, or the file of a `FileResponse`.
+
+    Errs for responses that write to the connection themselves.
+    """
+    path = getattr(response, "_path", None)
+    if isinstance(path, pathlib.Path):
+        return await _file(response, path)
     payload = getattr(response, "_payload", None) or getattr(response, "body", None)
     write = getattr(payload, "write", None)
     if write is None:
@@ -41,3 +50,18 @@ async def materialise(response: Any) -> MaterialisedResponse:
         if name in headers and name not in response.headers:
             response.headers[name] = headers[name]
     return MaterialisedResponse(response, bytes(collector.data))
+
+
+async def _file(response: Any, path: pathlib.Path) -> MaterialisedResponse:
+    """The whole file; a file that is not there is a 404, as aiohttp answers it."""
+    try:
+        data = await asyncio.get_running_loop().run_in_executor(None, path.read_bytes)
+    except (FileNotFoundError, IsADirectoryError):
+        response.set_status(404)
+        return MaterialisedResponse(response, b"")
+    if "Content-Type" not in response.headers:
+        kind, encoding = mimetypes.guess_type(path.name)
+        response.headers["Content-Type"] = kind or "application/octet-stream"
+        if encoding:
+            response.headers["Content-Encoding"] = encoding
+    return MaterialisedResponse(response, data)
