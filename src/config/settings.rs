@@ -343,7 +343,7 @@ impl Reader<'_> {
         let count = |key, default, most| self.number("limits", key, default, (1, most)).map(to_usize);
         Ok(Limits {
             max_body_bytes: size("body", 1 << 20, 0)?,
-            // hyper's read buffer holds the whole head and refuses to be smaller than this.
+            // The read buffer holds the whole head; it cannot be smaller than this.
             max_header_bytes: size("header_block", 64 << 10, 8 << 10)?,
             idle_timeout: self.seconds("limits", "idle_timeout", 75.0)?,
             handshake_timeout: self.seconds("limits", "handshake_timeout", 10.0)?,
