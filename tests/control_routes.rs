@@ -337,3 +337,19 @@ fn head_does_not_reload() {
     assert_eq!(server.request("HEAD", "/plugins", &[], b"").status, 200);
     assert!(!server.log().contains("terminated"));
 }
+
+#[test]
+fn a_client_that_hangs_up_does_not_leave_a_reload_half_done() {
+    let slow = |version: &str| {
+        greeter(version)
+            + "    async def initialize(self, **kwargs):\n        import asyncio\n        self.log.info('initializing')\n        await asyncio.sleep(0.3)\n"
+    };
+    let server = TestServer::with_plugin("greeter.py", &slow("old"));
+    server.write_plugin("greeter.py", &slow("new"));
+    let mut stream = common::connect(server.address()).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /reload/greeter HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    server.wait_for_log("initializing", 2);
+    drop(stream);
+    server.wait_for_log("terminated old", 1);
+    assert_eq!(server.get("/greeter").text(), "new");
+}

@@ -1,5 +1,7 @@
 //! `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: behind the global key.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use warp::reply::Response;
@@ -8,6 +10,8 @@ use super::Site;
 use super::fields::decode_path;
 use super::reply::{ApiError, json_reply, python_error};
 use crate::exchange::PluginRequest;
+use crate::plugins::ControlError;
+use crate::python::PythonError;
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,19 +51,32 @@ pub async fn answer(site: &Site, route: ControlRoute, request: &PluginRequest) -
         }
         ControlRoute::ReloadAll => reload_all(site).await?,
         ControlRoute::Reload(name) => {
-            site.plugins.reload(&name).await?;
+            let (plugins, id) = (Arc::clone(&site.plugins), name.clone());
+            to_the_end(async move { plugins.reload(&id).await }).await?;
             json!({"reloaded": name, "success": true})
         }
         ControlRoute::Load(stem) => {
-            let ids = site.plugins.load(&stem).await?;
+            let (plugins, file) = (Arc::clone(&site.plugins), stem.clone());
+            let ids = to_the_end(async move { plugins.load(&file).await }).await?;
             json!({"loaded": stem, "success": true, "plugins": ids})
         }
         ControlRoute::Unload(name) => {
-            site.plugins.unload(&name).await?;
+            let (plugins, id) = (Arc::clone(&site.plugins), name.clone());
+            to_the_end(async move { plugins.unload(&id).await }).await?;
             json!({"unloaded": name, "success": true})
         }
     };
     Ok(json_reply(StatusCode::OK, &body))
+}
+
+/// Runs a change in a task of its own: a client that hangs up in the middle must not leave it half done.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ControlError>> + Send + 'static,
+) -> Result<T, ControlError> {
+    match tokio::spawn(change).await {
+        Ok(result) => result,
+        Err(problem) => Err(ControlError::Failed(PythonError::new("Panic", problem.to_string()))),
+    }
 }
 
 fn loaded(site: &Site) -> Vec<String> {
@@ -67,7 +84,8 @@ fn loaded(site: &Site) -> Vec<String> {
 }
 
 async fn reload_all(site: &Site) -> Result<Value, ApiError> {
-    let failed = site.plugins.reload_all().await?;
+    let plugins = Arc::clone(&site.plugins);
+    let failed = to_the_end(async move { plugins.reload_all().await }).await?;
     if failed.is_empty() {
         return Ok(json!({"status": "All plugins reloaded", "loaded_plugins": loaded(site)}));
     }
