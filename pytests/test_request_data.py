@@ -164,6 +164,12 @@ class Req(BasePlugin):
 class Req2(BasePlugin):
     async def request_handler(self, **data):
         return data['request'].query_string
+class Ranged(BasePlugin):
+    async def request_handler(self, **data):
+        r = data['request']
+        part = r.http_range
+        when = r.if_range and r.if_range.year
+        return [part.start, part.stop, when, [dict(element) for element in r.forwarded]]
 class Stream(BasePlugin):
     async def request_handler(self, **data):
         content = data['request'].content
@@ -220,6 +226,15 @@ def check_request(server):
         "can_read_after": False,
         "truth": True,
     }
+    headers = {
+        "Range": "bytes=2-4",
+        "If-Range": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Forwarded": 'For="1.2.3.4";proto=https, for=b',
+    }
+    forwarded = [{"for": "1.2.3.4", "proto": "https"}, {"for": "b"}]
+    assert server.request("GET", "/ranged", headers=headers).json() == [2, 5, 2015, forwarded]
+    assert server.request("GET", "/ranged", headers={"Range": "bytes=-3"}).json() == [-3, None, None, []]
+    assert server.request("GET", "/ranged", headers={"Range": "lines=1"}).json()["type"] == "ValueError"
     assert server.post("/stream", "one\ntwothree", "text/plain").json() == ["one\n", ["twot", "hree"], True, False]
     assert server.get("/req2?x=a%2Bb%26c%20d+e&y=%C3%A9").text == "x=a%2Bb%26c d e&y=é"
     assert server.post("/form", "a=1&b=&a=2", FORM).json() == [["a", "1"], ["b", ""], ["a", "2"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
@@ -246,6 +247,37 @@ class Request(MutableMapping[str, Any]):
     @property
     def if_unmodified_since(self) -> Any:
         return self._date("If-Unmodified-Since")
+
+    @property
+    def if_range(self) -> Any:
+        return self._date("If-Range")
+
+    @property
+    def http_range(self) -> slice:
+        """The one range of `Range: bytes=...`; ValueError when it is written otherwise."""
+        given = self.headers.get("Range")
+        if given is None:
+            return slice(None, None, 1)
+        match = re.fullmatch(r"bytes=(\d*)-(\d*)", given)
+        if match is None or not (match[1] or match[2]):
+            raise ValueError("range not in acceptable format")
+        start, end = (int(number) if number else None for number in match.groups())
+        if start is None:
+            return slice(-(end or 0), None, 1)
+        if end is not None and start > end:
+            raise ValueError("start cannot be after end")
+        return slice(start, None if end is None else end + 1, 1)
+
+    @cached_property
+    def forwarded(self) -> tuple[Any, ...]:
+        """The elements of `Forwarded` (RFC 7239), names in lower case. What is not well-formed is left out."""
+        elements = []
+        for field in self.headers.getall("Forwarded", []):
+            for element in field.split(","):
+                pairs = (pair.partition("=") for pair in element.split(";") if "=" in pair)
+                found = {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+                elements.append(MappingProxyType(found))
+        return tuple(elements)
 
     def _date(self, name: str) -> Any:
         from email.utils import parsedate_to_datetime
