@@ -69,6 +69,14 @@ impl Plugins {
 
     /// Enters the plugin of that id. Waits, for a bounded time, while it is being replaced by `reload=restart`.
     pub async fn enter(&self, id: &str) -> Option<Entered> {
+        match self.registry.load().get(id)?.enter() {
+            Some(entered) => Some(entered),
+            None => self.enter_successor(id).await,
+        }
+    }
+
+    /// For a request that has met a retired plugin: enters the one that takes its place.
+    async fn enter_successor(&self, id: &str) -> Option<Entered> {
         let deadline = tokio::time::Instant::now() + self.config.get().settings.limits.drain_timeout;
         loop {
             let changed = self.changed.notified();

@@ -78,17 +78,16 @@ pub async fn answer<B: Buf>(
                 return Ok(reply);
             }
             let body = read_body(&head.headers, body, limit).await?;
-            let raw_path = head.raw_path.clone();
             let request = plugin_request(site, head, subpath, body).await;
-            let answer = call_plugin(site, &id, &raw_path, request).await;
+            let answer = call_plugin(site, &id, request).await;
             let server = &site.config.get().settings.server;
             if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
         }
     }
 }
 
-async fn call_plugin(site: &Site, id: &str, raw_path: &str, mut request: PluginRequest) -> Result<Response, ApiError> {
-    let entered = site.plugins.enter(id).await.ok_or_else(|| not_found(site, raw_path))?;
+async fn call_plugin(site: &Site, id: &str, mut request: PluginRequest) -> Result<Response, ApiError> {
+    let entered = site.plugins.enter(id).await.ok_or_else(|| not_found(site, &request.raw_path))?;
     let config = site.config.get();
     match auth::judge(&entered.key_rule(), config.settings.global_key.as_ref(), &request) {
         auth::Verdict::Allowed => {}

@@ -55,7 +55,8 @@ def _stay_installed(root: logging.Logger, handler: logging.Handler) -> None:
             if level is not None:
                 root.setLevel(level)
             return
-        root.handlers.remove(handler)
+        # Out of sight meanwhile, as `basicConfig` does nothing for a logger that has handlers.
+        root.handlers[:] = [other for other in root.handlers if other is not handler]
         try:
             configure(**options)
         finally:
