@@ -356,11 +356,11 @@ def test_environment_of_another_python_is_told(tmp_path):
 def test_packages_of_the_virtual_environment(start):
     source = """
 import sys
-import aiohttp
+import multidict
 from plugincore.baseplugin import BasePlugin
 class Env(BasePlugin):
     def request_handler(self, **data):
-        return {'prefix': sys.prefix, 'executable': sys.executable, 'version': aiohttp.__version__}
+        return {'prefix': sys.prefix, 'executable': sys.executable, 'version': multidict.__version__}
 """
     import sys
 
@@ -368,7 +368,7 @@ class Env(BasePlugin):
     assert seen["prefix"] == sys.prefix
     assert seen["executable"].startswith(sys.prefix)
     server = start({"env.py": source})
-    assert "pip install aiohttp" in server.log
+    assert "pip install multidict" in server.log
     assert json.loads(server.get("/plugins").body) == {"loaded_plugins": []}
 
 
@@ -597,3 +597,25 @@ result = 'fine'
 """
     assert evaluate(code) == "fine"
     evaluate.server.wait_for_log("the log goes on")
+
+
+def test_the_client_side_of_aiohttp_says_what_to_install(start):
+    first_lines = {
+        "a": "from aiohttp import ClientSession",
+        "b": "import aiohttp; aiohttp.ClientTimeout(total=5)",
+        "c": "import aiohttp.client",
+        "d": "from aiohttp import web; app = web.Application()",
+        "e": "import aiohttp; aiohttp.no_such_thing",
+    }
+    server = start({f"{name}.py": line for name, line in first_lines.items()})
+    problems = {key[:1]: value["message"] for key, value in server.get("/reload/all").json()["failed"].items()}
+    names = {
+        "a": "aiohttp.ClientSession",
+        "b": "aiohttp.ClientTimeout",
+        "c": "aiohttp.client",
+        "d": "aiohttp.web.Application",
+    }
+    for key, name in names.items():
+        assert problems[key].startswith(f"{name} is part of the aiohttp package, which is not installed; install it: ")
+        assert problems[key].endswith("-m pip install aiohttp")
+    assert "no_such_thing" in problems["e"]

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::config::Secret;
+use crate::pipe::{PipeReader, PipeWriter};
 
-/// One request for one plugin, read to its end.
-#[derive(Debug, Clone)]
+/// One request for one plugin.
+#[derive(Debug)]
 pub struct PluginRequest {
     pub method: Method,
     /// The path as the client sent it, percent-encoded.
@@ -32,7 +33,12 @@ pub struct PluginRequest {
     pub subpath: Option<String>,
     /// Query fields in their order, decoded, repeated names included.
     pub query: Vec<(String, String)>,
+    /// The body, when it was read to its end; empty when it is streamed.
     pub body: Bytes,
+    /// A body that the plugin reads as it comes.
+    pub streamed_body: Option<PipeReader>,
+    /// How much of a body `request.read()` takes, in bytes.
+    pub max_body_bytes: usize,
     pub form: BodyFields,
     /// The key that a JSON body must hold, when only Python's reader can tell. Anything else is refused.
     pub body_key: Option<Secret>,
@@ -67,20 +73,38 @@ impl FormPart {
 }
 
 /// A plugin's answer, ready to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PluginReply {
     pub status: u16,
+    /// The words after the status, when they are not the usual ones.
+    pub reason: Option<String>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    pub body: Bytes,
+    pub body: ReplyBody,
     /// Whether the plugin made it as an aiohttp response, whose status is its own.
     pub is_response: bool,
+}
+
+/// What follows the head of a reply.
+#[derive(Debug)]
+pub enum ReplyBody {
+    Whole(Bytes),
+    /// Written by the handler as it goes on; the length when it is known beforehand.
+    Streamed {
+        bytes: PipeReader,
+        length: Option<u64>,
+    },
+    /// The connection becomes the handler's own (status 101): what the client sends, and what it gets.
+    Upgraded {
+        received: PipeWriter,
+        sent: PipeReader,
+    },
 }
 
 impl PluginReply {
     /// A reply with one content type and no other header.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = vec![(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-        Self { status, headers, body: body.into(), is_response: false }
+        Self { status, reason: None, headers, body: ReplyBody::Whole(body.into()), is_response: false }
     }
 }
 
@@ -99,6 +123,9 @@ pub enum CallError {
     /// The handler raised, or returned what cannot be sent.
     #[error("{}: {}", .0.kind, .0.message)]
     Raised(Raised),
+    /// The handler could not read the body to its end, and left it at that.
+    #[error("the body cannot be read: {0}")]
+    UnreadableBody(String),
     /// The call ended without an answer: its task was destroyed, or Python is stopping.
     #[error("the call ended without an answer")]
     Lost,

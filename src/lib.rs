@@ -6,6 +6,7 @@
 //! * [`cli`]: flags as they were typed.
 //! * [`config`]: from INI text to what the program means.
 //! * [`logging`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
+//! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`worker`]: the serving process's start order and stop order.
 //! * [`web`]: HTTP. Accepts, routes, checks keys, answers.
@@ -17,6 +18,7 @@ pub mod config;
 pub mod exchange;
 pub mod exit_status;
 pub mod logging;
+pub mod pipe;
 pub mod plugins;
 pub mod python;
 pub mod shutdown;

@@ -75,6 +75,8 @@ pub struct ServerSettings {
     pub io_threads: usize,
     pub scheduling: Scheduling,
     pub access_log: Option<PathBuf>,
+    /// Whether answers are compressed for clients that take it.
+    pub compression: bool,
     /// Puts tracebacks into error replies.
     pub debug: bool,
     /// Answers 200 to everything but a response object's own status, as the Python program did.
@@ -123,11 +125,25 @@ pub struct PluginOptions {
     pub threads: usize,
     /// Terminate the old plugin before the new one starts, for plugins that own something exclusive.
     pub restart_on_reload: bool,
+    /// How request bodies reach the plugin; `None` leaves it to what its code looks like.
+    pub body: Option<BodyMode>,
+}
+
+/// How much of a request's body is read before the plugin is called.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BodyMode {
+    /// All of it; a body over the limit is refused.
+    #[default]
+    Read,
+    /// All of it, when it is within the limit; a larger one is streamed.
+    StreamLarge,
+    /// What can be fields (JSON and forms within the limit); anything else is streamed from its first byte.
+    Stream,
 }
 
 impl Default for PluginOptions {
     fn default() -> Self {
-        Self { threads: 1, restart_on_reload: false }
+        Self { threads: 1, restart_on_reload: false, body: None }
     }
 }
 
@@ -163,7 +179,7 @@ impl Settings {
 
 /// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
 const OWN_SECTIONS: [(&str, &[&str]); 3] = [
-    ("server", &["io_threads", "scheduling", "access_log", "debug", "legacy_status", "trusted_proxies"]),
+    ("server", &["io_threads", "scheduling", "access_log", "compression", "debug", "legacy_status", "trusted_proxies"]),
     ("python", &["venv"]),
     (
         "limits",
@@ -180,7 +196,7 @@ const OWN_SECTIONS: [(&str, &[&str]); 3] = [
     ),
 ];
 
-const PLUGIN_OPTIONS: [&str; 2] = ["threads", "reload"];
+const PLUGIN_OPTIONS: [&str; 3] = ["threads", "reload", "body"];
 
 impl Reader<'_> {
     fn listen_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
@@ -295,6 +311,13 @@ impl Reader<'_> {
                             _ => return Err(refuse("give reload=swap or reload=restart")),
                         }
                     }
+                    "body" => {
+                        options.body = match option.as_ref() {
+                            "read" => Some(BodyMode::Read),
+                            "stream" => Some(BodyMode::Stream),
+                            _ => return Err(refuse("give body=read or body=stream")),
+                        }
+                    }
                     _ => warnings.push(self.unknown("plugin_options", &name, &PLUGIN_OPTIONS, entry.line)),
                 }
             }
@@ -315,6 +338,7 @@ impl Reader<'_> {
                 }
             },
             access_log: self.path_to_create("server", "access_log"),
+            compression: self.entry("server", "compression").is_none() || self.truth("server", "compression"),
             debug: self.truth("server", "debug"),
             legacy_status: self.truth("server", "legacy_status"),
             trusted_proxies: self.trusted_proxies()?,
@@ -444,7 +468,7 @@ mod tests {
     #[test]
     fn plugin_options_are_checked() {
         let found = settings("[plugin_options]\nSlow=threads=8&reload=restart\n").expect("good");
-        assert_eq!(found.options_of("slow"), PluginOptions { threads: 8, restart_on_reload: true });
+        assert_eq!(found.options_of("slow"), PluginOptions { threads: 8, restart_on_reload: true, body: None });
         assert!(settings("[plugin_options]\nslow=threads=none\n").is_err());
     }
 }

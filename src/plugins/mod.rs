@@ -185,10 +185,10 @@ impl Plugins {
         let files = paths.into_iter().map(|path| loader::with_params(path, &config.settings)).collect();
         let (folder, table) = (config.settings.plugins_dir.clone(), Arc::new(config.table.clone()));
         let options = config.settings.plugin_options.clone();
-        let threads_of = move |id: &str| options.get(&id.to_lowercase()).map_or(1, |options| options.threads);
+        let options_of = move |id: &str| options.get(&id.to_lowercase()).cloned().unwrap_or_default();
         let has_key = config.settings.global_key.is_some();
         let limit = config.settings.limits.load_timeout;
-        let outcomes = self.interpreter.load(folder, files, table, has_key, limit, threads_of).await;
+        let outcomes = self.interpreter.load(folder, files, table, has_key, limit, options_of).await;
         let outcomes = outcomes.map_err(ControlError::Failed)?;
         for outcome in &outcomes {
             log_outcome(outcome);

@@ -2,9 +2,9 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ use super::interpreter::Shared;
 use super::{native, reply};
 use crate::exchange::{CallError, CallResult, PluginReply, PluginRequest, Raised};
 use crate::logging::{self, Severity};
+use crate::pipe::{PipeReader, PipeWriter};
 
 /// Dropped when the call has ended on the Python side, whether or not anybody still waits for the answer.
 pub type CallGuard = Box<dyn Send>;
@@ -28,6 +29,84 @@ pub(super) struct PendingCall {
     pub guard: CallGuard,
 }
 
+/// Where the answer to one request goes: at once, or piece by piece once it has begun.
+pub(super) struct Outlet {
+    state: Mutex<OutletState>,
+}
+
+enum OutletState {
+    Waiting(oneshot::Sender<CallResult>, CallGuard),
+    /// The head is out; the handler writes the rest.
+    Begun(Arc<PipeWriter>, CallGuard),
+    Ended,
+}
+
+impl Outlet {
+    fn new(sender: oneshot::Sender<CallResult>, guard: CallGuard) -> Self {
+        Self { state: Mutex::new(OutletState::Waiting(sender, guard)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OutletState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the head of a reply whose body comes through `writer`. False when an answer has been given already.
+    pub(super) fn begin(&self, reply: PluginReply, writer: Arc<PipeWriter>) -> bool {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, OutletState::Ended) {
+            OutletState::Waiting(sender, guard) => {
+                *state = OutletState::Begun(writer, guard);
+                // Nobody waits any more when the client has gone: the pipe then has no reader, and writing says so.
+                let _ = sender.send(Ok(reply));
+                true
+            }
+            other => {
+                *state = other;
+                false
+            }
+        }
+    }
+
+    /// The regular end of a body that has begun.
+    fn finish_body(&self) {
+        if let OutletState::Begun(writer, _) = &*self.lock() {
+            writer.finish();
+        }
+    }
+
+    fn end(&self, result: CallResult) {
+        let state = std::mem::replace(&mut *self.lock(), OutletState::Ended);
+        match (state, result) {
+            (OutletState::Waiting(sender, guard), result) => {
+                // Nobody waits any more when the client has gone; the work is done all the same.
+                let _ = sender.send(result);
+                drop(guard);
+            }
+            (OutletState::Begun(writer, guard), result) => {
+                if let Err(error) = result {
+                    writer.fail(error.to_string());
+                }
+                drop(guard);
+            }
+            (OutletState::Ended, _) => {}
+        }
+    }
+
+    /// Whether the reply has begun and not ended.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(*self.lock(), OutletState::Begun(..))
+    }
+
+    /// Whether the client has left before its answer was complete.
+    pub(super) fn is_disconnected(&self) -> bool {
+        match &*self.lock() {
+            OutletState::Waiting(sender, _) => sender.is_closed(),
+            OutletState::Begun(writer, _) => writer.is_abandoned(),
+            OutletState::Ended => false,
+        }
+    }
+}
+
 /// What `pserve_runtime.calls` knows as `call`.
 #[pyclass(frozen)]
 pub(super) struct Call {
@@ -35,8 +114,7 @@ pub(super) struct Call {
     shared: Arc<Shared>,
     instance: Arc<PluginInstance>,
     request: Arc<PluginRequest>,
-    /// Empty once the answer has been given.
-    waiting: Mutex<Option<(oneshot::Sender<CallResult>, CallGuard)>>,
+    outlet: Arc<Outlet>,
 }
 
 impl Call {
@@ -44,11 +122,15 @@ impl Call {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let PendingCall { instance, request, sender, guard } = pending;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { id, shared, instance, request, waiting: Mutex::new(Some((sender, guard))) }
+        Self { id, shared, instance, request, outlet: Arc::new(Outlet::new(sender, guard)) }
     }
 
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    pub(super) fn outlet(&self) -> Arc<Outlet> {
+        Arc::clone(&self.outlet)
     }
 
     pub(super) fn slot(&self, py: Python<'_>) -> Py<PyAny> {
@@ -57,11 +139,10 @@ impl Call {
 
     fn answer(&self, result: CallResult) {
         self.shared.forget_task(self.id);
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((sender, guard)) = waiting {
-            // Nobody waits any more when the client has gone; the work is done all the same.
-            let _ = sender.send(result);
-            drop(guard);
+        self.outlet.end(result);
+        // What the handler has not read of the body, nobody will.
+        if let Some(body) = &self.request.streamed_body {
+            body.abandon();
         }
     }
 
@@ -80,6 +161,13 @@ impl Call {
         self.answer(Err(CallError::Raised(raised)));
     }
 
+    /// Why the handler cannot go on for no mistake of its own: the client has left, or its body makes no sense.
+    fn clients_fault(&self) -> Option<String> {
+        let broken_body = self.request.streamed_body.as_ref().and_then(PipeReader::failure);
+        let left = || self.outlet.is_disconnected().then(|| "the client has left".to_owned());
+        broken_body.map(|broken| broken.to_string()).or_else(left)
+    }
+
     fn convert(&self, value: &Bound<'_, PyAny>) -> PyResult<Option<PluginReply>> {
         // pyo3 panics when a dict changes while it is read, which code of the value's own may do.
         let convert = || reply::convert(value, self.instance.is_old_style());
@@ -90,9 +178,20 @@ impl Call {
 
 #[pymethods]
 impl Call {
-    /// Takes what the handler returned. False: it is an aiohttp response whose payload must be read first.
+    /// Takes what the handler returned. False: it is an aiohttp response that has to send itself.
     fn finish(&self, value: &Bound<'_, PyAny>) -> bool {
         native::leave_if_forked();
+        if self.outlet.has_begun() {
+            if reply::is_aiohttp_response(value).unwrap_or(false) {
+                return false;
+            }
+            if !value.is_none() {
+                let line = format!("{} returned a value after its response had begun", self.request.raw_path);
+                value.py().detach(|| logging::emit(Severity::Warning, self.instance.id(), &line));
+            }
+            self.sent();
+            return true;
+        }
         match self.convert(value) {
             Ok(Some(reply)) => self.answer(Ok(reply)),
             Ok(None) => return false,
@@ -101,10 +200,24 @@ impl Call {
         true
     }
 
-    /// Takes what the handler raised. False: it is an aiohttp HTTP exception whose payload must be read first.
+    /// An aiohttp response has sent itself to its end.
+    fn sent(&self) {
+        native::leave_if_forked();
+        self.outlet.finish_body();
+        self.answer(Err(CallError::Lost));
+    }
+
+    /// Takes what the handler raised. False: it is an aiohttp HTTP exception that has to send itself.
     fn fail(&self, error: &Bound<'_, PyAny>) -> bool {
         native::leave_if_forked();
-        if reply::is_aiohttp_response(error).unwrap_or(false) {
+        if error.is_instance_of::<PyConnectionError>()
+            && let Some(reason) = self.clients_fault()
+        {
+            log::debug!("{} {}: {reason}", self.request.method, self.request.raw_path);
+            self.answer(Err(CallError::UnreadableBody(reason)));
+            return true;
+        }
+        if !self.outlet.has_begun() && reply::is_aiohttp_response(error).unwrap_or(false) {
             return self.finish(error);
         }
         self.raised(error.py(), &PyErr::from_value(error.clone()));

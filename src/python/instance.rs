@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::blocking_pool::Lane;
 use super::error::PythonError;
+use crate::config::settings::{BodyMode, PluginOptions};
 use crate::config::{KeyRule, Secret};
 
 /// One plugin file with what its constructors get besides the usual.
@@ -35,6 +36,7 @@ pub struct PluginInstance {
     path: PathBuf,
     methods: Vec<String>,
     is_async: bool,
+    body_mode: BodyMode,
     is_old_style: bool,
     self_name: String,
     key_rule: Arc<ArcSwap<KeyRule>>,
@@ -70,6 +72,11 @@ impl PluginInstance {
         self.is_async
     }
 
+    /// How request bodies reach it.
+    pub fn body_mode(&self) -> BodyMode {
+        self.body_mode
+    }
+
     /// Who may call it, as it is now.
     pub fn key_rule(&self) -> Arc<KeyRule> {
         self.key_rule.load_full()
@@ -92,7 +99,7 @@ impl PluginInstance {
     }
 
     /// Takes over a `Slot` of `pserve_runtime.loader`.
-    fn from_slot(slot: &Bound<'_, PyAny>, path: PathBuf, threads: usize) -> PyResult<Self> {
+    fn from_slot(slot: &Bound<'_, PyAny>, path: PathBuf, options: &PluginOptions) -> PyResult<Self> {
         let id: String = slot.getattr("plugin_id")?.extract()?;
         let key_rule = Arc::new(ArcSwap::from_pointee(read_key_rule(slot)?));
         let watcher = KeyWatcher { slot: slot.clone().unbind(), rule: Arc::clone(&key_rule) };
@@ -103,12 +110,17 @@ impl PluginInstance {
             path,
             methods: slot.getattr("methods")?.extract()?,
             is_async: slot.getattr("is_async")?.extract()?,
+            body_mode: match options.body {
+                Some(mode) => mode,
+                None if slot.getattr("reads_streams")?.extract()? => BodyMode::StreamLarge,
+                None => BodyMode::Read,
+            },
             is_old_style: slot.getattr("overrides_handle_request")?.extract()?,
             self_name: slot.getattr("self_name")?.extract()?,
             key_rule,
             slot: slot.clone().unbind(),
             log: slot.getattr("log")?.unbind(),
-            lane: Lane::new(threads),
+            lane: Lane::new(options.threads),
         })
     }
 }
@@ -160,10 +172,10 @@ pub(super) fn files_to_python<'py>(py: Python<'py>, files: &[FileToLoad]) -> PyR
     Ok(list)
 }
 
-/// The outcomes of `Loader.load`. `threads_of` says how many plain calls of a plugin may run at the same time.
+/// The outcomes of `Loader.load`. `options_of` gives a plugin's `[plugin_options]`.
 pub(super) fn outcomes_from_python(
     outcomes: &Bound<'_, PyAny>,
-    threads_of: impl Fn(&str) -> usize,
+    options_of: impl Fn(&str) -> PluginOptions,
 ) -> PyResult<Vec<FileOutcome>> {
     let mut converted = Vec::new();
     for outcome in outcomes.try_iter()? {
@@ -172,7 +184,7 @@ pub(super) fn outcomes_from_python(
         let error = outcome.getattr("error")?;
         let result = if error.is_none() {
             // One that cannot be taken over fails its own file and no other.
-            take_over(&outcome, &path, &threads_of).map_err(|error| PythonError::from_exception(outcome.py(), &error))
+            take_over(&outcome, &path, &options_of).map_err(|error| PythonError::from_exception(outcome.py(), &error))
         } else {
             Err(PythonError::from_description(error.cast::<PyDict>()?)?)
         };
@@ -184,13 +196,13 @@ pub(super) fn outcomes_from_python(
 fn take_over(
     outcome: &Bound<'_, PyAny>,
     path: &std::path::Path,
-    threads_of: impl Fn(&str) -> usize,
+    options_of: impl Fn(&str) -> PluginOptions,
 ) -> PyResult<Vec<Arc<PluginInstance>>> {
     let mut instances = Vec::new();
     for slot in outcome.getattr("slots")?.try_iter()? {
         let slot = slot?;
-        let threads = threads_of(&slot.getattr("plugin_id")?.extract::<String>()?);
-        instances.push(Arc::new(PluginInstance::from_slot(&slot, path.to_owned(), threads)?));
+        let options = options_of(&slot.getattr("plugin_id")?.extract::<String>()?);
+        instances.push(Arc::new(PluginInstance::from_slot(&slot, path.to_owned(), &options)?));
     }
     Ok(instances)
 }

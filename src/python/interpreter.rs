@@ -22,6 +22,7 @@ use super::event_loop::{Completion, LoopQueue, Pump};
 use super::instance::{self, FileOutcome, FileToLoad, PluginInstance};
 use super::{embedded, kwargs, log_bridge, native};
 use crate::config::Table;
+use crate::config::settings::PluginOptions;
 use crate::exchange::{CallResult, PluginRequest};
 use crate::logging::Severity;
 
@@ -137,7 +138,7 @@ impl Interpreter {
         table: Arc<Table>,
         has_global_key: bool,
         limit: Duration,
-        threads_of: impl Fn(&str) -> usize + Send + 'static,
+        options_of: impl Fn(&str) -> PluginOptions + Send + 'static,
     ) -> Result<Vec<FileOutcome>, PythonError> {
         let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
             let files = instance::files_to_python(py, &files)?;
@@ -146,7 +147,7 @@ impl Interpreter {
                 .call_method1("load", (folder.as_os_str(), files, sections, has_global_key, limit.as_secs_f64()))?
                 .unbind())
         };
-        self.run_coroutine(make, move |outcomes| instance::outcomes_from_python(&outcomes, &threads_of)).await
+        self.run_coroutine(make, move |outcomes| instance::outcomes_from_python(&outcomes, &options_of)).await
     }
 
     /// Ends plugins: `terminate_plugin`, then their tasks. Bounded on the Python side for each plugin.
@@ -254,7 +255,8 @@ impl Shared {
             Ok(call) => call,
             Err(error) => return log::error!("cannot make a call object: {error}"),
         };
-        let result = kwargs::build(py, &instance, &request).and_then(|data| match data {
+        let built = kwargs::build(py, &instance, &request, call.get().outlet(), &self.queue);
+        let result = built.and_then(|data| match data {
             Some(data) => run(py, &instance, data, &call),
             None => {
                 call.get().refuse();

@@ -10,6 +10,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
+use super::call::Outlet;
+use super::event_loop::LoopQueue;
 use super::instance::PluginInstance;
 use super::request::{NativeRequest, header_text, usual_spelling};
 use crate::exchange::{BodyFields, PluginRequest};
@@ -19,6 +21,8 @@ pub(super) fn build<'py>(
     py: Python<'py>,
     instance: &PluginInstance,
     request: &Arc<PluginRequest>,
+    outlet: Arc<Outlet>,
+    queue: &Arc<LoopQueue>,
 ) -> PyResult<Option<Bound<'py, PyDict>>> {
     let json = json_fields(py, request)?;
     if !holds_key(json.as_ref(), request)? {
@@ -33,7 +37,7 @@ pub(super) fn build<'py>(
     if data.contains(own_name)? {
         data.del_item(own_name)?;
     }
-    let native = NativeRequest::new(Arc::clone(request), instance.id_arc());
+    let native = NativeRequest::new(Arc::clone(request), instance.id_arc(), outlet, Arc::clone(queue));
     data.set_item(intern!(py, "request"), request_class(py)?.call1((native,))?)?;
     data.set_item(intern!(py, "request_headers"), request_headers(py, request)?)?;
     data.set_item(intern!(py, "log"), instance.log(py))?;

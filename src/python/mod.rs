@@ -18,7 +18,9 @@ mod native;
 mod reply;
 mod request;
 mod scheduling;
+mod streams;
 mod sysinfo;
+mod websocket;
 
 pub use call::CallGuard;
 pub use error::PythonError;

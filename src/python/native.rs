@@ -30,6 +30,7 @@ pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(keys_match, &module)?)?;
     module.add_function(wrap_pyfunction!(dumps, &module)?)?;
     module.add("OWN_SIGNALS", crate::shutdown::OWN_SIGNALS.to_vec())?;
+    module.add_class::<super::websocket::WebSocketCodec>()?;
     super::sysinfo::add_to(&module)?;
     Ok(module)
 }

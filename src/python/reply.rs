@@ -8,13 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 
 use super::json;
-use crate::exchange::{JSON, PluginReply};
+use crate::exchange::{JSON, PluginReply, ReplyBody};
 
 const HTML: &str = "text/html; charset=utf-8";
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
 
-/// Converts a return value. `None` when it is an aiohttp response whose payload must be read first, on the loop.
+/// Converts a return value. `None` when it is an aiohttp response that has to send itself, on the loop.
 /// `is_old_style` tells that it comes from an overridden `handle_request`, whose strings are plain text.
 pub(super) fn convert(value: &Bound<'_, PyAny>, is_old_style: bool) -> PyResult<Option<PluginReply>> {
     let (status, body) = split_code(value)?;
@@ -30,18 +30,13 @@ pub(super) fn is_aiohttp_response(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
     let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
     let modules = modules.cast::<PyDict>()?;
-    for (module, class) in [
-        (intern!(py, "aiohttp.web_response"), intern!(py, "StreamResponse")),
-        (intern!(py, "pserve_runtime.aiohttp_bridge"), intern!(py, "MaterialisedResponse")),
-    ] {
-        if let Some(module) = modules.get_item(module)?
-            && let Ok(class) = module.getattr(class)
-            && value.is_instance(&class)?
-        {
-            return Ok(true);
-        }
+    let Some(module) = modules.get_item(intern!(py, "aiohttp.web_response"))? else {
+        return Ok(false);
+    };
+    match module.getattr(intern!(py, "StreamResponse")) {
+        Ok(class) => value.is_instance(&class),
+        Err(_) => Ok(false),
     }
-    Ok(false)
 }
 
 /// `(code, body)`. A named tuple of two is one as well when its first member can be a code; it may be data by chance.
@@ -90,6 +85,7 @@ fn body_reply(status: u16, body: &Bound<'_, PyAny>, is_old_style: bool) -> PyRes
     Ok(PluginReply::new(status, JSON, json::to_json(&result)?))
 }
 
+/// `None` for a response that has to send itself: one that streams, compresses, or has begun already.
 fn aiohttp_response(response: &Bound<'_, PyAny>) -> PyResult<Option<PluginReply>> {
     let py = response.py();
     let body = match response.getattr_opt(intern!(py, "body"))? {
@@ -100,15 +96,16 @@ fn aiohttp_response(response: &Bound<'_, PyAny>) -> PyResult<Option<PluginReply>
             _ => return Ok(None),
         },
     };
-    let status: u16 = response.getattr(intern!(py, "status"))?.extract()?;
-    if StatusCode::from_u16(status).is_err() || status < 200 {
-        return Err(PyValueError::new_err(format!("{status} is no status code for a response")));
+    for sends_itself in [intern!(py, "prepared"), intern!(py, "compression")] {
+        if response.getattr(sends_itself)?.is_truthy()? {
+            return Ok(None);
+        }
     }
+    let status = final_status(response.getattr(intern!(py, "status"))?.extract()?)?;
     let mut headers = Vec::new();
     for pair in response.getattr(intern!(py, "headers"))?.call_method0(intern!(py, "items"))?.try_iter()? {
         let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
-        let header = header(&name.str()?.to_string_lossy(), &value.str()?.to_string_lossy())?;
-        headers.push(header);
+        headers.push(header(&name.str()?.to_string_lossy(), &value.str()?.to_string_lossy())?);
     }
     if !body.is_empty() && !headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
         headers.push((header::CONTENT_TYPE, HeaderValue::from_static(BYTES)));
@@ -118,7 +115,43 @@ fn aiohttp_response(response: &Bound<'_, PyAny>) -> PyResult<Option<PluginReply>
         let text = cookie?.call_method0(intern!(py, "OutputString"))?;
         headers.push(header("set-cookie", &text.str()?.to_string_lossy())?);
     }
-    Ok(Some(PluginReply { status, headers, body, is_response: true }))
+    if response.getattr(intern!(py, "keep_alive"))?.extract::<Option<bool>>()? == Some(false) {
+        headers.push((header::CONNECTION, HeaderValue::from_static("close")));
+    }
+    let reason = own_reason(status, response.getattr(intern!(py, "reason"))?.extract()?)?;
+    Ok(Some(PluginReply { status, reason, headers, body: ReplyBody::Whole(body), is_response: true }))
+}
+
+/// The head of a reply that writes its own body.
+pub(super) fn streamed_reply(
+    status: u16,
+    reason: String,
+    headers: &[(String, String)],
+    body: ReplyBody,
+) -> PyResult<PluginReply> {
+    let is_upgrade = matches!(body, ReplyBody::Upgraded { .. });
+    let status = if is_upgrade { status } else { final_status(status)? };
+    let headers = headers.iter().map(|(name, value)| header(name, value)).collect::<PyResult<_>>()?;
+    Ok(PluginReply { status, reason: own_reason(status, Some(reason))?, headers, body, is_response: true })
+}
+
+fn final_status(status: u16) -> PyResult<u16> {
+    if StatusCode::from_u16(status).is_err() || status < 200 {
+        return Err(PyValueError::new_err(format!("{status} is no status code for a response")));
+    }
+    Ok(status)
+}
+
+/// A reason phrase that is not the usual one of its status (RFC 9112, 4).
+fn own_reason(status: u16, reason: Option<String>) -> PyResult<Option<String>> {
+    let usual = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default();
+    let Some(reason) = reason.filter(|reason| !reason.is_empty() && reason != usual) else {
+        return Ok(None);
+    };
+    if reason.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        return Err(PyValueError::new_err(format!("the reason {reason:?} cannot be sent")));
+    }
+    Ok(Some(reason))
 }
 
 fn is_bytes_like(value: &Bound<'_, PyAny>) -> bool {

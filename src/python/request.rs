@@ -4,23 +4,46 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use crate::exchange::{BodyFields, PluginRequest};
+use super::call::Outlet;
+use super::event_loop::LoopQueue;
+use super::reply;
+use super::streams::{ByteSink, ByteSource};
+use crate::exchange::{BodyFields, PluginReply, PluginRequest, ReplyBody};
+use crate::pipe::{PipeWriter, pipe};
 
 /// What `pserve_runtime.request.Request` is built on.
 #[pyclass(frozen)]
 pub(super) struct NativeRequest {
     request: Arc<PluginRequest>,
     plugin_id: Arc<str>,
+    outlet: Arc<Outlet>,
+    queue: Arc<LoopQueue>,
 }
 
 impl NativeRequest {
-    pub(super) fn new(request: Arc<PluginRequest>, plugin_id: Arc<str>) -> Self {
-        Self { request, plugin_id }
+    pub(super) fn new(
+        request: Arc<PluginRequest>,
+        plugin_id: Arc<str>,
+        outlet: Arc<Outlet>,
+        queue: Arc<LoopQueue>,
+    ) -> Self {
+        Self { request, plugin_id, outlet, queue }
+    }
+
+    fn begin_with(&self, reply: PluginReply, writer: PipeWriter) -> PyResult<ByteSink> {
+        let writer = Arc::new(writer);
+        if !self.outlet.begin(reply, Arc::clone(&writer)) {
+            return Err(PyRuntimeError::new_err("this request has been answered already"));
+        }
+        Ok(ByteSink::new(writer, &self.queue))
     }
 }
+
+type HeaderPairs = Vec<(String, String)>;
 
 #[pymethods]
 impl NativeRequest {
@@ -80,7 +103,7 @@ impl NativeRequest {
 
     #[getter]
     fn has_body(&self) -> bool {
-        !self.request.body.is_empty() || announces_body(&self.request.headers)
+        !self.request.body.is_empty() || self.request.streamed_body.is_some() || announces_body(&self.request.headers)
     }
 
     /// Form fields as (name, value, file name or None, content type or None).
@@ -125,6 +148,40 @@ impl NativeRequest {
     #[getter]
     fn plugin_id(&self) -> &str {
         &self.plugin_id
+    }
+
+    /// The body as it comes; `None` when it has been read already.
+    #[getter]
+    fn body_source(&self) -> Option<ByteSource> {
+        ByteSource::of_body(&self.request, &self.queue)
+    }
+
+    /// How much of a body `read()` takes.
+    #[getter]
+    fn max_body_bytes(&self) -> usize {
+        self.request.max_body_bytes
+    }
+
+    /// Whether the client has left before its answer was complete.
+    #[getter]
+    fn is_disconnected(&self) -> bool {
+        self.outlet.is_disconnected()
+    }
+
+    /// Sends the head of a reply; the body goes into what this gives.
+    fn begin(&self, status: u16, reason: String, headers: HeaderPairs, length: Option<u64>) -> PyResult<ByteSink> {
+        let (writer, bytes) = pipe();
+        let body = ReplyBody::Streamed { bytes, length };
+        self.begin_with(reply::streamed_reply(status, reason, &headers, body)?, writer)
+    }
+
+    /// Sends the head of a reply after which the connection is the handler's own.
+    fn upgrade(&self, reason: String, headers: HeaderPairs) -> PyResult<(ByteSource, ByteSink)> {
+        let (received, incoming) = pipe();
+        let (writer, sent) = pipe();
+        let body = ReplyBody::Upgraded { received, sent };
+        let sink = self.begin_with(reply::streamed_reply(101, reason, &headers, body)?, writer)?;
+        Ok((ByteSource::of_connection(incoming, &self.queue), sink))
     }
 
     #[getter]

@@ -29,7 +29,7 @@ enum Message {
 /// What a line tells.
 #[derive(Debug)]
 pub struct Access<'a> {
-    pub client: String,
+    pub client: &'a str,
     pub method: &'a Method,
     /// Path and query as the client sent them.
     pub target: &'a str,
@@ -113,7 +113,7 @@ fn line(access: &Access<'_>) -> String {
     };
     let line = format!(
         "{} - - [{time}] \"{} {} {version}\" {} {size} \"{}\" \"{}\"\n",
-        quoted(&access.client),
+        quoted(access.client),
         access.method,
         quoted(&masked(access.target)),
         access.status,

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use tower_service::Service;
 use warp::reply::{Reply, Response};
 
+use super::compression::accepts;
 use super::reply::ApiError;
 use crate::config::settings::Documents;
 
@@ -138,26 +139,17 @@ fn headers_for_warp(headers: &HeaderMap, tag: &HeaderValue) -> HeaderMap {
 
 /// A neighbour that was compressed beforehand, when the client takes it. A range is one of the file itself.
 async fn precompressed(path: &Path, headers: &HeaderMap) -> Option<(&'static str, PathBuf)> {
-    let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?.to_ascii_lowercase();
     if headers.contains_key(header::RANGE) {
         return None;
     }
     for (encoding, ending) in PRECOMPRESSED {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{ending}"));
-        if accepts(&accepted, encoding) && tokio::fs::metadata(&name).await.is_ok_and(|found| found.is_file()) {
+        if accepts(headers, encoding) && tokio::fs::metadata(&name).await.is_ok_and(|found| found.is_file()) {
             return Some((encoding, name.into()));
         }
     }
     None
-}
-
-fn accepts(accepted: &str, encoding: &str) -> bool {
-    accepted.split(',').any(|item| {
-        let mut parts = item.split(';').map(str::trim);
-        let is_named = parts.next() == Some(encoding);
-        is_named && !parts.any(|part| matches!(part.replace(' ', "").as_str(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-    })
 }
 
 fn redirect(to: &str) -> Response {
@@ -166,17 +158,4 @@ fn redirect(to: &str) -> Response {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_encoding_may_be_refused() {
-        assert!(accepts("gzip, deflate, br", "br"));
-        assert!(accepts("br;q=0.5", "br"));
-        assert!(!accepts("br;q=0, gzip", "br"));
-        assert!(!accepts("broken", "br"));
-    }
 }

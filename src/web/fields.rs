@@ -34,6 +34,14 @@ pub async fn body_fields(headers: &HeaderMap, body: &Bytes) -> BodyFields {
     }
 }
 
+/// Whether a body of this type is one that fields are looked for in: JSON under its own name, and forms.
+pub fn may_be_fields(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_form = kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data";
+    is_form || kind == "application/json" || kind.ends_with("+json")
+}
+
 /// The charset of a content type, when it is known and not UTF-8.
 fn charset(content_type: &str) -> Option<&'static Encoding> {
     let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));

@@ -2,7 +2,9 @@
 
 mod access_log;
 mod auth;
+mod body;
 mod client;
+mod compression;
 mod control_routes;
 mod cors;
 mod documents;
@@ -10,9 +12,11 @@ mod fields;
 mod plugin_route;
 mod refusal;
 mod reply;
+mod request_body;
 mod request_line;
 mod server;
 mod tls;
+mod upgrade;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -92,7 +96,7 @@ async fn answer<B: Buf>(
     raw_query: String,
     headers: HeaderMap,
     connection: Connection,
-    body: impl Stream<Item = Result<B, warp::Error>> + Send,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Response {
     let head = Head { method, raw_path: path.as_str().to_owned(), raw_query, headers, connection };
     let answer = AssertUnwindSafe(plugin_route::answer(&site, head, body)).catch_unwind().await;

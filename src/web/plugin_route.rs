@@ -1,23 +1,19 @@
 //! `/<plugin>[/<subpath>]` -> [`PluginRequest`] -> call -> reply, and the same way for the control routes.
 
-use std::time::Duration;
-
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
-use http::{HeaderMap, Method, StatusCode, header};
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::{HeaderMap, Method, StatusCode};
 use warp::reply::Response;
 
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path, url_encoded};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
+use super::request_body::{self, ReceivedBody};
 use super::{Site, auth, documents};
 use crate::config::KeyRule;
+use crate::config::settings::BodyMode;
 use crate::exchange::PluginRequest;
-
-/// How much of a body that is too large is still read, so that the client gets to see the answer.
-const DISCARD_BYTES: usize = 64 << 20;
-const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Methods that every plugin takes; HEAD is GET without the body.
 const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
@@ -39,6 +35,7 @@ enum Target {
         id: String,
         subpath: Option<String>,
         own_methods: Vec<String>,
+        body_mode: BodyMode,
     },
     /// A static file: the decoded path under the documents' route.
     Document {
@@ -50,7 +47,7 @@ enum Target {
 pub async fn answer<B: Buf>(
     site: &Site,
     head: Head,
-    body: impl Stream<Item = Result<B, warp::Error>>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let limit = site.config.get().settings.limits.max_body_bytes;
     match find_target(site, &head.raw_path)? {
@@ -64,7 +61,7 @@ pub async fn answer<B: Buf>(
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
             }
-            let body = read_body(&head.headers, body, limit).await?;
+            let body = request_body::receive(&head.headers, body, limit, BodyMode::Read).await?;
             let request = plugin_request(site, head, None, body).await;
             let global = site.config.get().settings.global_key.clone();
             let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
@@ -73,11 +70,11 @@ pub async fn answer<B: Buf>(
             }
             control_routes::answer(site, route, &request).await
         }
-        Target::Plugin { id, subpath, own_methods } => {
+        Target::Plugin { id, subpath, own_methods, body_mode } => {
             if let Some(reply) = check_method(&head.method, &own_methods)? {
                 return Ok(reply);
             }
-            let body = read_body(&head.headers, body, limit).await?;
+            let body = request_body::receive(&head.headers, body, limit, body_mode).await?;
             let request = plugin_request(site, head, subpath, body).await;
             let answer = call_plugin(site, &id, request).await;
             let server = &site.config.get().settings.server;
@@ -131,7 +128,8 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     };
     let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
     let own_methods = plugin.instance().methods().to_vec();
-    Ok(Target::Plugin { id: plugin.id().to_owned(), subpath, own_methods })
+    let body_mode = plugin.instance().body_mode();
+    Ok(Target::Plugin { id: plugin.id().to_owned(), subpath, own_methods, body_mode })
 }
 
 fn find_document(site: &Site, segments: &[&str]) -> Option<Target> {
@@ -181,63 +179,14 @@ fn check_method(method: &Method, own_methods: &[String]) -> Result<Option<Respon
     Err(ApiError::MethodNotAllowed { method: method.to_string(), allow })
 }
 
-/// Reads the body to its end, or refuses it.
-async fn read_body<B: Buf>(
-    headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, warp::Error>>,
-    limit_bytes: usize,
-) -> Result<Bytes, ApiError> {
-    let mut body = std::pin::pin!(body);
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let expects_continue = headers.contains_key(header::EXPECT);
-    let mut read = BytesMut::new();
-    let mut is_too_large = announced.is_some_and(|length| length > limit_bytes as u64);
-    // A client that waits for a 100 has sent nothing yet, and shall not.
-    if is_too_large && expects_continue {
-        return Err(ApiError::BodyTooLarge { limit_bytes });
-    }
-    let mut discarded = 0;
-    let deadline = tokio::time::sleep(DISCARD_TIME);
-    tokio::pin!(deadline);
-    loop {
-        let chunk = tokio::select! {
-            chunk = body.next() => chunk,
-            () = &mut deadline, if is_too_large => None,
-        };
-        let Some(chunk) = chunk else {
-            break;
-        };
-        let mut chunk = chunk.map_err(|problem| ApiError::BadRequest(format!("the body cannot be read: {problem}")))?;
-        let size = chunk.remaining();
-        if !is_too_large && read.len() + size > limit_bytes {
-            is_too_large = true;
-            deadline.as_mut().reset(tokio::time::Instant::now() + DISCARD_TIME);
-        }
-        if is_too_large {
-            read.clear();
-            discarded += size;
-            if discarded > DISCARD_BYTES {
-                break;
-            }
-            continue;
-        }
-        while chunk.has_remaining() {
-            let piece = chunk.chunk();
-            let length = piece.len();
-            read.extend_from_slice(piece);
-            chunk.advance(length);
-        }
-    }
-    if is_too_large {
-        return Err(ApiError::BodyTooLarge { limit_bytes });
-    }
-    Ok(read.freeze())
-}
-
-async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: Bytes) -> PluginRequest {
+async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: ReceivedBody) -> PluginRequest {
     let Head { method, raw_path, raw_query, headers, connection } = head;
     let config = site.config.get();
     let client = client(&connection, &headers, &config.settings.server.trusted_proxies);
+    let (body, streamed_body) = match body {
+        ReceivedBody::Whole(body) => (body, None),
+        ReceivedBody::Streamed(reader) => (Bytes::new(), Some(reader)),
+    };
     PluginRequest {
         method,
         client_ip: client.ip,
@@ -253,6 +202,8 @@ async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: 
         local: connection.local,
         subpath,
         body,
+        streamed_body,
+        max_body_bytes: config.settings.limits.max_body_bytes,
         body_key: None,
     }
 }

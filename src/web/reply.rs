@@ -1,10 +1,12 @@
 //! [`PluginReply`] or [`ApiError`] -> HTTP. The one place that picks an error's status code.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::ext::ReasonPhrase;
 use serde_json::{Value, json};
 use warp::reply::{Reply, Response};
 
-use crate::exchange::{CallError, JSON, PluginReply, Raised};
+use super::body::SetAside;
+use crate::exchange::{CallError, JSON, PluginReply, Raised, ReplyBody};
 use crate::plugins::ControlError;
 use crate::python::PythonError;
 
@@ -38,23 +40,40 @@ pub fn json_reply(status: StatusCode, body: &Value) -> Response {
     plugin_reply(PluginReply::new(status.as_u16(), JSON, body.to_string()))
 }
 
-/// A plugin's reply as it is, with its length and the server's name.
+/// A plugin's reply as it is. Its length is that of the body that is sent, and the connection is the server's own
+/// affair, but for a plugin that wants it closed or has taken it over.
 pub fn plugin_reply(reply: PluginReply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Response::new(reply.body.into());
+    let is_upgrade = matches!(reply.body, ReplyBody::Upgraded { .. });
+    let has_no_body = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let mut response = match reply.body {
+        _ if has_no_body => Response::default(),
+        ReplyBody::Whole(bytes) => Response::new(bytes.into()),
+        body => {
+            let mut response = Response::default();
+            response.extensions_mut().insert(SetAside::new(body));
+            response
+        }
+    };
     *response.status_mut() = status;
     if reply.is_response {
         response.extensions_mut().insert(OwnStatus);
     }
+    if let Some(reason) = reply.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+        response.extensions_mut().insert(reason);
+    }
     let headers = response.headers_mut();
     for (name, value) in reply.headers {
-        // The length is that of the body that is sent, and the connection is the server's own affair.
-        if name != header::CONTENT_LENGTH && name != header::TRANSFER_ENCODING && name != header::CONNECTION {
+        let is_ours = match name {
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING => true,
+            header::CONNECTION => !is_upgrade && !value.as_bytes().eq_ignore_ascii_case(b"close"),
+            _ => false,
+        };
+        if !is_ours {
             headers.append(name, value);
         }
     }
-    if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED || status.is_informational() {
-        *response.body_mut() = bytes::Bytes::new().into();
+    if has_no_body {
         response.headers_mut().remove(header::CONTENT_TYPE);
     }
     response
@@ -77,7 +96,9 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::METHOD_NOT_ALLOWED, named(&error))
         }
         ApiError::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, named(&error)),
-        ApiError::BadRequest(_) => (StatusCode::BAD_REQUEST, named(&error)),
+        ApiError::BadRequest(_) | ApiError::Call(CallError::UnreadableBody(_)) => {
+            (StatusCode::BAD_REQUEST, named(&error))
+        }
         ApiError::Unauthorized | ApiError::Call(CallError::Refused) => {
             (StatusCode::FORBIDDEN, json!({"error": "unauthorized"}))
         }

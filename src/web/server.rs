@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -21,13 +23,17 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower_service::Service;
 
-use super::access_log::Access;
+use super::access_log::{Access, AccessLog};
+use super::body::{BoxError, Outgoing, PipedBody, SetAside};
 use super::client::{Connection, client};
+use super::compression::{accepts, compress};
 use super::cors::Verdict;
 use super::refusal::WithRefusals;
 use super::request_line::{AtRequestLine, WithReadableTargets};
+use super::upgrade::carry;
 use super::{Site, TlsAcceptor, cors, reply, routes};
-use crate::exchange::JSON;
+use crate::config::Settings;
+use crate::exchange::{JSON, ReplyBody};
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
@@ -226,7 +232,9 @@ async fn serve_stream<S>(
     let at_line = AtRequestLine::default();
     let next_line = at_line.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        if request.body().is_end_stream() && request.version() != Version::HTTP_2 {
+        // What follows a connection that is taken over is no request line.
+        let has_body = !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE);
+        if !has_body && request.version() != Version::HTTP_2 {
             next_line.set();
         }
         let connection = Connection { peer, local, is_tls, version: request.version() };
@@ -253,48 +261,109 @@ async fn answer<S, B>(
     mut filter: S,
     mut request: Request<Incoming>,
     connection: Connection,
-) -> Result<Response<B>, Infallible>
+) -> Result<Response<Outgoing<B>>, Infallible>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: http_body::Body + From<bytes::Bytes> + Default,
+    B: http_body::Body<Data = Bytes> + From<Bytes> + Default + Unpin + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     site.requests.fetch_add(1, Ordering::Relaxed);
     request.extensions_mut().insert(connection);
-    let access_log = site.access_log.load_full();
-    let logged = access_log.as_ref().map(|_| {
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        (request.method().clone(), target, request.headers().clone())
-    });
-    let is_head = request.method() == Method::HEAD;
     let config = site.config.get();
+    let logged = site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, connection, &config.settings));
+    let is_head = request.method() == Method::HEAD;
+    let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip") && !is_head);
+    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let verdict =
         config.settings.cors.as_ref().map(|settings| cors::judge(settings, request.method(), request.headers()));
-    let mut response = match (objection(&request), &verdict) {
+    let response = match (objection(&request), &verdict) {
         (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
         (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
         _ => filter.call(request).await?,
     };
+    let mut response = with_own_body(response, upgrade);
     if let Some(verdict) = &verdict {
         cors::add_headers(&mut response, verdict);
+    }
+    if let Some(is_accepted) = compression {
+        response = compress(response, is_accepted).await;
     }
     if is_head {
         leave_body_out(&mut response);
     }
     response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
-    if let (Some(access_log), Some((method, target, headers))) = (access_log, logged) {
-        let trusted = &site.config.get().settings.server.trusted_proxies;
-        access_log.write(&Access {
-            client: client(&connection, &headers, trusted).ip,
-            method: &method,
-            target: &target,
-            version: connection.version,
-            status: response.status().as_u16(),
-            body_bytes: response.body().size_hint().exact().unwrap_or(0),
-            headers: &headers,
-        });
+    if let Some(logged) = logged {
+        logged.log(&mut response);
     }
     Ok(response)
+}
+
+/// Gives a response the body that a handler writes, or the connection to a handler that has taken it over.
+fn with_own_body<B: Default>(mut response: Response<B>, upgrade: Option<OnUpgrade>) -> Response<Outgoing<B>> {
+    let own = SetAside::take_from(&mut response);
+    let (parts, body) = response.into_parts();
+    let body = match own {
+        None | Some(ReplyBody::Whole(_)) => Outgoing::Whole(body),
+        Some(ReplyBody::Streamed { bytes, length }) => Outgoing::Piped(PipedBody::new(bytes, length)),
+        Some(ReplyBody::Upgraded { received, sent }) => {
+            if let Some(upgrade) = upgrade {
+                tokio::spawn(carry(upgrade, received, sent));
+            }
+            Outgoing::Whole(body)
+        }
+    };
+    Response::from_parts(parts, body)
+}
+
+/// A request as its line in the access log tells it, once the answer is known.
+struct LoggedRequest {
+    log: Arc<AccessLog>,
+    client: String,
+    method: Method,
+    target: String,
+    version: Version,
+    headers: HeaderMap,
+}
+
+impl LoggedRequest {
+    fn new(log: Arc<AccessLog>, request: &Request<Incoming>, connection: Connection, settings: &Settings) -> Self {
+        Self {
+            log,
+            client: client(&connection, request.headers(), &settings.server.trusted_proxies).ip,
+            method: request.method().clone(),
+            target: request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+            version: connection.version,
+            headers: request.headers().clone(),
+        }
+    }
+
+    /// Writes the line: now, or when a body that is still being written has come to its end.
+    fn log<B: http_body::Body>(self, response: &mut Response<Outgoing<B>>) {
+        let status = response.status().as_u16();
+        let announced = response.headers().get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+        match response.body_mut() {
+            Outgoing::Piped(body) => body.at_end(move |sent_bytes| self.write(status, sent_bytes)),
+            Outgoing::Whole(body) => {
+                let size = body.size_hint().exact().or(announced).unwrap_or(0);
+                self.write(status, size);
+            }
+            Outgoing::Stream(_) => self.write(status, 0),
+        }
+    }
+
+    fn write(&self, status: u16, body_bytes: u64) {
+        self.log.write(&Access {
+            client: &self.client,
+            method: &self.method,
+            target: &self.target,
+            version: self.version,
+            status,
+            body_bytes,
+            headers: &self.headers,
+        });
+    }
 }
 
 /// What is wrong with a head that hyper lets through, in words for the client.
@@ -316,7 +385,7 @@ fn objection<B>(request: &Request<B>) -> Option<String> {
     is_odd.then(|| "the only transfer coding is a single `chunked`".to_owned())
 }
 
-fn refuse<B: From<bytes::Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
+fn refuse<B: From<Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
     let body = json!({"error": reason});
     let (mut parts, _) = reply::json_reply(status, &body).into_parts();
     if status == StatusCode::BAD_REQUEST {
@@ -326,10 +395,14 @@ fn refuse<B: From<bytes::Bytes>>(status: StatusCode, reason: &str) -> Response<B
 }
 
 /// HEAD tells the length of the body and does not send it; HTTP/2 takes a body for a violation (RFC 9110, 9.3.2).
-fn leave_body_out<B: http_body::Body + From<bytes::Bytes>>(response: &mut Response<B>) {
+fn leave_body_out<B>(response: &mut Response<Outgoing<B>>)
+where
+    B: http_body::Body<Data = Bytes> + Default + Unpin,
+    B::Error: Into<BoxError>,
+{
     let has_body = !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if let Some(length) = response.body().size_hint().exact().filter(|_| has_body) {
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
-    *response.body_mut() = B::from(bytes::Bytes::new());
+    *response.body_mut() = Outgoing::Whole(B::default());
 }

@@ -36,6 +36,20 @@ class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader
         return compile(source, "<pserve>/" + file, "exec", dont_inherit=True)
 
 
-def install(sources: Mapping[str, tuple[str, str]]) -> None:
-    """Puts the importer before all others: an installed package of the same name is not looked at."""
+class StandInImporter(EmbeddedImporter):
+    """For packages that may be installed: asked only when nobody else knows them."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        package = name.partition(".")[0]
+        spec = super().find_spec(name, path, target)
+        if spec is None and package in self._sources and isinstance(sys.modules[package].__loader__, StandInImporter):
+            raise sys.modules[package].missing(name)
+        return spec
+
+
+def install(sources: Mapping[str, tuple[str, str]], stand_ins: Mapping[str, tuple[str, str]]) -> None:
+    """Puts one importer before all others: an installed package of the same name is not looked at. And one behind."""
     sys.meta_path.insert(0, EmbeddedImporter(sources))
+    sys.meta_path.append(StandInImporter(stand_ins))

@@ -18,8 +18,9 @@ const SOURCES: &[(&str, &str, &str)] = sources! {
     "plugincore.pluginmanager": "plugincore/pluginmanager.py",
     "plugincore.sysinfo": "plugincore/sysinfo.py",
     "pserve_runtime": "pserve_runtime/__init__.py",
-    "pserve_runtime.aiohttp_bridge": "pserve_runtime/aiohttp_bridge.py",
+    "pserve_runtime.body": "pserve_runtime/body.py",
     "pserve_runtime.calls": "pserve_runtime/calls.py",
+    "pserve_runtime.connection": "pserve_runtime/connection.py",
     "pserve_runtime.importer": "pserve_runtime/importer.py",
     "pserve_runtime.loader": "pserve_runtime/loader.py",
     "pserve_runtime.logs": "pserve_runtime/logs.py",
@@ -33,20 +34,37 @@ const SOURCES: &[(&str, &str, &str)] = sources! {
     "pserve_runtime.url": "pserve_runtime/url.py",
 };
 
-/// Puts the importer first in `sys.meta_path`.
+/// As [`SOURCES`], for where the package of that name is not installed.
+const STAND_INS: &[(&str, &str, &str)] = sources! {
+    "aiohttp": "aiohttp/__init__.py",
+    "aiohttp.hdrs": "aiohttp/hdrs.py",
+    "aiohttp.multipart": "aiohttp/multipart.py",
+    "aiohttp.web": "aiohttp/web.py",
+    "aiohttp.web_exceptions": "aiohttp/web_exceptions.py",
+    "aiohttp.web_fileresponse": "aiohttp/web_fileresponse.py",
+    "aiohttp.web_request": "aiohttp/web_request.py",
+    "aiohttp.web_response": "aiohttp/web_response.py",
+    "aiohttp.web_ws": "aiohttp/web_ws.py",
+};
+
+/// Puts the importers first and last in `sys.meta_path`.
 pub(super) fn install(py: Python<'_>) -> PyResult<()> {
-    let sources = PyDict::new(py);
-    for (name, file, text) in SOURCES {
-        sources.set_item(name, (file, text))?;
-    }
     let bootstrap = PyModule::from_code(
         py,
         c_str(include_str!("bootstrap.py")).as_c_str(),
         c"<pserve>/bootstrap.py",
         c"pserve_bootstrap",
     )?;
-    bootstrap.call_method1("install", (sources,))?;
+    bootstrap.call_method1("install", (to_dict(py, SOURCES)?, to_dict(py, STAND_INS)?))?;
     Ok(())
+}
+
+fn to_dict<'py>(py: Python<'py>, sources: &[(&str, &str, &str)]) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, file, text) in sources {
+        dict.set_item(name, (file, text))?;
+    }
+    Ok(dict)
 }
 
 fn c_str(text: &str) -> std::ffi::CString {

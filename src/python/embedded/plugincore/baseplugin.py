@@ -165,11 +165,9 @@ def _is_aiohttp_response(value: Any) -> bool:
 
 
 def _response(code: int, body: Any) -> Any:
-    """An aiohttp response where that package is installed, else what the server makes the same of."""
-    try:
-        from aiohttp import web
-    except ImportError:
-        return code, body
+    """An aiohttp response, as callers of `handle_request` expect one."""
+    from aiohttp import web
+
     if isinstance(body, web.StreamResponse):
         return body
     if isinstance(body, (dict, list)):

@@ -44,9 +44,9 @@ async def _run_async(slot: Any, data: dict[str, Any], call: Any) -> None:
         if inspect.isawaitable(result):
             result = await result
         if not call.finish(result):
-            call.finish(await _materialise(result))
+            await _send(result, data, call)
     except BaseException as error:
-        await _fail(call, error)
+        await _fail(call, data, error)
 
 
 def _run_plain(slot: Any, data: dict[str, Any], call: Any, is_checked: bool) -> None:
@@ -61,12 +61,12 @@ def _run_plain(slot: Any, data: dict[str, Any], call: Any, is_checked: bool) -> 
                 return
         result = slot.handler(**data)
         if inspect.isawaitable(result):
-            call.carry_on(_finish_later(result, call))
+            call.carry_on(_finish_later(result, data, call))
         elif not call.finish(result):
-            call.carry_on(_finish_later(_materialise(result), call))
+            call.carry_on(_send_later(result, data, call))
     except BaseException as error:
         if not call.fail(error):
-            call.carry_on(_finish_later(_materialise(error), call))
+            call.carry_on(_send_later(error, data, call))
 
 
 async def _check_later(allowed: Any, data: dict[str, Any], call: Any) -> None:
@@ -77,22 +77,29 @@ async def _check_later(allowed: Any, data: dict[str, Any], call: Any) -> None:
         else:
             call.refuse()
     except BaseException as error:
-        await _fail(call, error)
+        await _fail(call, data, error)
 
 
-async def _finish_later(awaitable: Any, call: Any) -> None:
+async def _finish_later(awaitable: Any, data: dict[str, Any], call: Any) -> None:
     try:
         result = await awaitable
         if not call.finish(result):
-            call.finish(await _materialise(result))
+            await _send(result, data, call)
     except BaseException as error:
-        await _fail(call, error)
+        await _fail(call, data, error)
 
 
-async def _fail(call: Any, error: BaseException) -> None:
+async def _send_later(response: Any, data: dict[str, Any], call: Any) -> None:
+    try:
+        await _send(response, data, call)
+    except BaseException as error:
+        call.fail(error)
+
+
+async def _fail(call: Any, data: dict[str, Any], error: BaseException) -> None:
     try:
         if not call.fail(error):
-            call.finish(await _materialise(error))
+            await _send(error, data, call)
     except BaseException as second:
         call.fail(second)
 
@@ -104,10 +111,10 @@ async def _allows(check: Any, data: dict[str, Any]) -> bool:
     return bool(answer)
 
 
-async def _materialise(response: Any) -> Any:
-    """An aiohttp response whose body is a payload object, with the payload read into bytes."""
-    from pserve_runtime.aiohttp_bridge import materialise
-
+async def _send(response: Any, data: dict[str, Any], call: Any) -> None:
+    """Lets an aiohttp response that is more than bytes send itself: a stream, a file, a payload, a WebSocket."""
     if isinstance(response, tuple):
         response = response[1]
-    return await materialise(response)
+    await response.prepare(data["request"])
+    await response.write_eof()
+    call.sent()

@@ -37,7 +37,8 @@ class SourceOnlyLoader(importlib.machinery.SourceFileLoader):
 
     def source_to_code(self, data: bytes, path: str, **options: object) -> types.CodeType:  # type: ignore[override]
         self.source = data
-        return super().source_to_code(data, path, **options)  # type: ignore[no-any-return]
+        self.code: types.CodeType = super().source_to_code(data, path, **options)
+        return self.code
 
     def is_stale(self) -> bool:
         """Whether the file has changed, or gone, since it was compiled."""

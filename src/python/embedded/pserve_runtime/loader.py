@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import traceback
+import types
 from typing import Any
 
 from plugincore.baseplugin import BasePlugin, unwatch_key
@@ -42,6 +43,7 @@ class Slot:
         self.log = getattr(instance, "log", None) or kwargs["log"]
         self._insist_on_the_key(kwargs)
         self.methods = _methods(instance)
+        self.reads_streams = _reads_streams(file.code)
 
     @property
     def handler(self) -> Any:
@@ -88,6 +90,7 @@ class PluginFile:
         self.stem = os.path.splitext(os.path.basename(path))[0]
         self.owner = Owner(self.stem)
         self.module_name: str | None = None
+        self.code: types.CodeType | None = None
         self.slots: list[Slot] = []
 
 
@@ -155,6 +158,7 @@ class Loader:
     ) -> None:
         with transaction.fresh_imports():
             module = file.owner.context.run(self.folder.execute, file.path)
+            file.code = getattr(module.__loader__, "code", None)
             file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
         for cls in _plugin_classes(module):
             owner = Owner(cls.__name__.lower())
@@ -287,6 +291,19 @@ def _methods(instance: BasePlugin) -> list[str]:
     for method in given:
         _insist_on_unicode("one of its methods", method)
     return [method.upper() for method in given]
+
+
+STREAM_NAMES = frozenset(("multipart", "content", "iter_any", "iter_chunked", "iter_chunks", "readany", "readchunk"))
+"""What a plugin file names when it reads request bodies piece by piece."""
+
+
+def _reads_streams(code: types.CodeType | None) -> bool:
+    """Whether a file's code looks as if it read bodies as they come: it is then given those over the limit too."""
+    if code is None:
+        return False
+    if not STREAM_NAMES.isdisjoint(code.co_names):
+        return True
+    return any(_reads_streams(part) for part in code.co_consts if isinstance(part, types.CodeType))
 
 
 def _insist_on_unicode(what: str, text: str) -> None:

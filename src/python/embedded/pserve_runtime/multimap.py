@@ -128,3 +128,80 @@ def multi_map(items: Sequence[tuple[str, Any]], ignore_case: bool = False) -> An
     if ignore_case:
         return multidict.CIMultiDictProxy(multidict.CIMultiDict(items))
     return multidict.MultiDictProxy(multidict.MultiDict(items))
+
+
+class MutableHeaders(CaseFoldedMultiMap):
+    """Header fields that can be set: what responses carry where `multidict` is not installed."""
+
+    def add(self, name: str, value: Any) -> None:
+        """Adds a field beside those of the same name."""
+        self._items.append((str(name), str(value)))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        folded = self._fold(str(name))
+        places = [at for at, (key, _) in enumerate(self._items) if self._fold(key) == folded]
+        if not places:
+            self.add(name, value)
+            return
+        self._items[places[0]] = (str(name), str(value))
+        for at in reversed(places[1:]):
+            del self._items[at]
+
+    def __delitem__(self, name: str) -> None:
+        self.popall(name)
+
+    def setdefault(self, name: str, default: Any = "") -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def popall(self, name: str, default: Any = _MISSING) -> list[Any]:
+        values = self.getall(name, default)
+        folded = self._fold(name)
+        self._items = [(key, value) for key, value in self._items if self._fold(key) != folded]
+        return values
+
+    def popone(self, name: str, default: Any = _MISSING) -> Any:
+        folded = self._fold(name)
+        for at, (key, value) in enumerate(self._items):
+            if self._fold(key) == folded:
+                del self._items[at]
+                return value
+        if default is _MISSING:
+            raise KeyError(name)
+        return default
+
+    pop = popone
+
+    def extend(self, *others: Any, **fields: Any) -> None:
+        """Adds fields of mappings or pairs."""
+        for name, value in _pairs(*others, **fields):
+            self.add(name, value)
+
+    def update(self, *others: Any, **fields: Any) -> None:
+        """Sets fields: those of the same names go."""
+        pairs = _pairs(*others, **fields)
+        for name, _ in pairs:
+            self.popall(name, [])
+        for name, value in pairs:
+            self.add(name, value)
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+def _pairs(*others: Any, **fields: Any) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for other in others:
+        found.extend(other.items() if hasattr(other, "items") else other)
+    found.extend(fields.items())
+    return found
+
+
+def mutable_headers(given: Any = None) -> Any:
+    """Header fields that can be set: the installed `multidict` type, else ours."""
+    try:
+        import multidict
+    except ImportError:
+        return MutableHeaders(_pairs(given or {}))
+    return multidict.CIMultiDict(given or {})

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import _pserve
@@ -19,7 +19,12 @@ from pserve_runtime.logs import report
 def install() -> None:
     """Applies all of them, once, at the start."""
     _keep_own_signals()
-    sys.meta_path.insert(0, _Sqlite3Finder())
+    patches = {
+        "sqlite3.dbapi2": _share_sqlite3_connections,
+        "aiohttp.web_fileresponse": _send_files_through_the_writer,
+        "aiohttp.web_request": _know_our_requests,
+    }
+    sys.meta_path.insert(0, _AfterImport(patches))
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_pserve.mark_forked)
 
@@ -42,56 +47,77 @@ def _keep_own_signals() -> None:
     signal.signal = set_handler  # type: ignore[assignment]
 
 
-class _Sqlite3Finder(importlib.abc.MetaPathFinder):
-    """Lets a connection opened in a constructor be used by a plain handler, which runs on another thread.
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Runs a function of ours on certain modules right after they were imported."""
 
-    SQLite itself is built for threads. Handlers of one plugin run one at a time; one that asks for `threads=N`, or
-    starts threads, has to lock as with any other object. A plugin that names `check_same_thread` keeps its choice.
-    """
+    def __init__(self, patches: dict[str, Callable[[Any], None]]) -> None:
+        self._patches = patches
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "sqlite3.dbapi2":
+        if name not in self._patches:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _PatchingLoader(spec.loader)
+            spec.loader = _PatchingLoader(spec.loader, self._patches[name])
         return spec
 
 
 class _PatchingLoader(importlib.abc.Loader):
-    def __init__(self, real: Any) -> None:
+    def __init__(self, real: Any, patch: Callable[[Any], None]) -> None:
         self._real = real
+        self._patch = patch
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
         return self._real.create_module(spec)  # type: ignore[no-any-return]
 
     def exec_module(self, module: types.ModuleType) -> None:
         self._real.exec_module(module)
-        real_connect, real_class = module.connect, module.Connection  # type: ignore[attr-defined]
-
-        class Connection(real_class):  # type: ignore[misc, valid-type]
-            __doc__ = real_class.__doc__
-
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                # check_same_thread is the fifth positional argument.
-                if len(args) < 5:
-                    kwargs.setdefault("check_same_thread", False)
-                super().__init__(*args, **kwargs)
-
-        def connect(*args: Any, **kwargs: Any) -> Any:
-            if len(args) < 5:
-                kwargs.setdefault("check_same_thread", False)
-            # factory is the sixth.
-            if len(args) < 6:
-                kwargs.setdefault("factory", Connection)
-            return real_connect(*args, **kwargs)
-
-        Connection.__module__, Connection.__qualname__ = real_class.__module__, real_class.__qualname__
-        connect.__doc__ = real_connect.__doc__
-        module.connect, module.Connection = connect, Connection  # type: ignore[attr-defined]
+        self._patch(module)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+
+def _share_sqlite3_connections(module: Any) -> None:
+    """Lets a connection opened in a constructor be used by a plain handler, which runs on another thread.
+
+    SQLite itself is built for threads. Handlers of one plugin run one at a time; one that asks for `threads=N`, or
+    starts threads, has to lock as with any other object. A plugin that names `check_same_thread` keeps its choice.
+    """
+    real_connect, real_class = module.connect, module.Connection
+
+    class Connection(real_class):  # type: ignore[misc, valid-type]
+        __doc__ = real_class.__doc__
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # check_same_thread is the fifth positional argument.
+            if len(args) < 5:
+                kwargs.setdefault("check_same_thread", False)
+            super().__init__(*args, **kwargs)
+
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        if len(args) < 5:
+            kwargs.setdefault("check_same_thread", False)
+        # factory is the sixth.
+        if len(args) < 6:
+            kwargs.setdefault("factory", Connection)
+        return real_connect(*args, **kwargs)
+
+    Connection.__module__, Connection.__qualname__ = real_class.__module__, real_class.__qualname__
+    connect.__doc__ = real_connect.__doc__
+    module.connect, module.Connection = connect, Connection
+
+
+def _send_files_through_the_writer(module: Any) -> None:
+    """The connection's socket belongs to the server: `sendfile` has nothing to write to."""
+    module.NOSENDFILE = True
+
+
+def _know_our_requests(module: Any) -> None:
+    """Our requests pass `isinstance(request, web.Request)`."""
+    from pserve_runtime.request import Request
+
+    module.Request.register(Request)
+    module.BaseRequest.register(Request)

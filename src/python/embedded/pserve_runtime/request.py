@@ -9,12 +9,14 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from pserve_runtime.body import BodyReader
+from pserve_runtime.connection import PayloadWriter, Protocol, Transport
 from pserve_runtime.multimap import multi_map
 from pserve_runtime.url import url
 
@@ -36,82 +38,26 @@ class FileField(NamedTuple):
     headers: Any
 
 
-class Transport:
-    """The connection as far as plugins look at it."""
+class RawMessage(NamedTuple):
+    """The head of the request with the members of aiohttp's `RawRequestMessage`."""
 
-    def __init__(self, native: Any) -> None:
-        self._native = native
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name == "peername":
-            return self._native.peername
-        if name == "sockname":
-            return self._native.sockname
-        return default
-
-    def is_closing(self) -> bool:
-        return False
+    method: str
+    path: str
+    version: HttpVersion
+    headers: Any
+    raw_headers: tuple[tuple[bytes, bytes], ...]
+    should_close: bool
+    compression: str | None
+    upgrade: bool
+    chunked: bool
+    url: Any
 
 
-class BodyReader:
-    """The body as a stream, with the methods of aiohttp's `StreamReader`."""
+class ETag(NamedTuple):
+    """An entity tag of a condition, with the members that aiohttp gives it."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    async def read(self, n: int = -1) -> bytes:
-        return self.read_nowait(n)
-
-    async def readany(self) -> bytes:
-        return await self.read()
-
-    async def readexactly(self, n: int) -> bytes:
-        chunk = await self.read(n)
-        if len(chunk) < n:
-            raise asyncio.IncompleteReadError(chunk, n)
-        return chunk
-
-    async def readline(self) -> bytes:
-        end = self._data.find(b"\n", self._at)
-        return await self.read(-1 if end < 0 else end + 1 - self._at)
-
-    async def readchunk(self) -> tuple[bytes, bool]:
-        return await self.read(), True
-
-    def read_nowait(self, n: int = -1) -> bytes:
-        end = len(self._data) if n < 0 else self._at + n
-        chunk = self._data[self._at : end]
-        self._at += len(chunk)
-        return chunk
-
-    def at_eof(self) -> bool:
-        return self._at >= len(self._data)
-
-    def is_eof(self) -> bool:
-        return True
-
-    def exception(self) -> None:
-        return None
-
-    async def wait_eof(self) -> None:
-        return None
-
-    async def iter_chunked(self, n: int) -> AsyncIterator[bytes]:
-        while chunk := await self.read(n):
-            yield chunk
-
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        while chunk := await self.read():
-            yield chunk
-
-    async def iter_chunks(self) -> AsyncIterator[tuple[bytes, bool]]:
-        while chunk := await self.read():
-            yield chunk, True
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while line := await self.readline():
-            yield line
+    value: str
+    is_weak: bool = False
 
 
 class MatchInfo(dict):  # type: ignore[type-arg]
@@ -124,6 +70,10 @@ class MatchInfo(dict):  # type: ignore[type-arg]
     def get_info(self) -> dict[str, Any]:
         return dict(self)
 
+
+_FORMS = ("", "application/x-www-form-urlencoded", "multipart/form-data")
+
+_ETAG = re.compile(r'\s*(W/)?"([!#-~\x80-\xff]*)"\s*(?:,|$)')
 
 _APP: dict[str, Any] = {}
 """What plugins find as `request.app`: one mapping for the whole process, theirs to use."""
@@ -279,6 +229,28 @@ class Request(MutableMapping[str, Any]):
                 elements.append(MappingProxyType(found))
         return tuple(elements)
 
+    @property
+    def if_match(self) -> tuple[ETag, ...] | None:
+        return self._etags("If-Match")
+
+    @property
+    def if_none_match(self) -> tuple[ETag, ...] | None:
+        return self._etags("If-None-Match")
+
+    def _etags(self, name: str) -> tuple[ETag, ...] | None:
+        """RFC 9110, 13.1.1: `*`, or a list of quoted tags. What comes after something else does not count."""
+        given = self.headers.get(name)
+        if not given:
+            return None
+        if given.strip() == "*":
+            return (ETag("*"),)
+        found = []
+        at = 0
+        while match := _ETAG.match(given, at):
+            found.append(ETag(match[2], bool(match[1])))
+            at = match.end()
+        return tuple(found)
+
     def _date(self, name: str) -> Any:
         from email.utils import parsedate_to_datetime
 
@@ -301,23 +273,52 @@ class Request(MutableMapping[str, Any]):
 
     @cached_property
     def content(self) -> BodyReader:
-        return BodyReader(self._native.body)
+        return BodyReader(self._native.body, self._native.body_source)
 
-    @cached_property
-    def _whole_body(self) -> bytes:
-        # Taken out of the stream, which is then at its end; asked again, the body is still there.
-        return self.content.read_nowait()
+    @property
+    def client_max_size(self) -> int:
+        """How large a body may be that is read whole, in bytes."""
+        return self._native.max_body_bytes  # type: ignore[no-any-return]
 
     async def read(self) -> bytes:
-        return self._whole_body
+        """The whole body. One that is streamed to the plugin may be too large for that: then 413."""
+        whole = self.__dict__.get("_whole_body")
+        if whole is None:
+            # Taken out of the stream, which is then at its end; asked again, the body is still there.
+            if self.content.is_eof():
+                whole = self.content.read_nowait()
+            else:
+                whole = await self._read_streamed()
+            self.__dict__["_whole_body"] = whole
+        return whole  # type: ignore[no-any-return]
+
+    async def _read_streamed(self) -> bytes:
+        chunks, size = [], 0
+        while chunk := await self.content.readany():
+            size += len(chunk)
+            if size > self.client_max_size:
+                from aiohttp import web
+
+                raise web.HTTPRequestEntityTooLarge(max_size=self.client_max_size, actual_size=size)
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     async def text(self) -> str:
-        return self._whole_body.decode(self.charset or "utf-8")
+        return (await self.read()).decode(self.charset or "utf-8")
 
     async def json(self, *, loads: Any = json.loads) -> Any:
         return loads(await self.text())
 
+    async def multipart(self) -> Any:
+        """A reader for the parts of a multipart body, one after the other as they come."""
+        from aiohttp import MultipartReader
+
+        return MultipartReader(self.headers, self.content)
+
     async def post(self) -> Any:
+        if not self.content.is_eof() and self.content_type in _FORMS:
+            # Streamed although it is a form: it is too large to be one.
+            await self.read()
         return self._post
 
     @cached_property
@@ -338,11 +339,16 @@ class Request(MutableMapping[str, Any]):
         return MatchInfo(plugin=self._native.plugin_id, tail=self._native.subpath or "")
 
     @cached_property
-    def transport(self) -> Transport:
-        return Transport(self._native)
+    def protocol(self) -> Protocol:
+        return Protocol(self._native)
+
+    @property
+    def transport(self) -> Transport | None:
+        return self.protocol.transport
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self.transport.get_extra_info(name, default)
+        transport = self.transport
+        return default if transport is None else transport.get_extra_info(name, default)
 
     @property
     def app(self) -> dict[str, Any]:
@@ -358,9 +364,45 @@ class Request(MutableMapping[str, Any]):
     def task(self) -> Any:
         return asyncio.current_task()
 
+    # What aiohttp's own code asks of a request that one of its responses is prepared for.
+
     @property
-    def protocol(self) -> None:
-        return None
+    def _protocol(self) -> Protocol:
+        return self.protocol
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    @cached_property
+    def _payload_writer(self) -> PayloadWriter:
+        return PayloadWriter(self._native, self.protocol)
+
+    @property
+    def writer(self) -> PayloadWriter:
+        return self._payload_writer
+
+    async def _prepare_hook(self, _response: Any) -> None:
+        """There are no signals of an application here."""
+
+    @cached_property
+    def _message(self) -> RawMessage:
+        headers = self.headers
+        connection = [word.strip().lower() for word in headers.get("Connection", "").split(",")]
+        encoding = headers.get("Content-Encoding")
+        chunked = headers.get("Transfer-Encoding", "").lower() == "chunked"
+        return RawMessage(
+            self.method,
+            self.raw_path,
+            self.version,
+            headers,
+            self.raw_headers,
+            not self.keep_alive,
+            encoding,
+            "upgrade" in connection,
+            chunked,
+            self.rel_url,
+        )
 
     # A mapping for the plugin's own use.
 

@@ -1,0 +1,164 @@
+"""WebSockets with the real aiohttp and with the server's stand-in, spoken to by the `websockets` package."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import PATIENCE, Server, Start
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
+from websockets.sync.client import ClientConnection, connect
+
+ECHO = """
+import asyncio
+from aiohttp import web, WSMsgType
+from plugincore.baseplugin import BasePlugin
+
+class Echo(BasePlugin):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.ends = []
+    async def request_handler(self, request=None, subpath=None, mode='', **data):
+        if subpath == 'ends':
+            return self.ends
+        options = {'protocols': ('chat', 'other'), 'max_msg_size': 1000}
+        if mode == 'beat':
+            options['heartbeat'] = 0.1
+        ws = web.WebSocketResponse(**options)
+        if subpath == 'maybe' and not ws.can_prepare(request):
+            return {'websocket': False}
+        await ws.prepare(request)
+        if mode == 'raise':
+            raise ValueError('on purpose')
+        if mode == 'say':
+            await ws.send_json({'peer': ws.get_extra_info('peername')[0], 'protocol': ws.ws_protocol})
+            await ws.close(code=4001, message=b'said all')
+            return ws
+        kinds = []
+        async for message in ws:
+            kinds.append(message.type.name)
+            if message.type == WSMsgType.TEXT:
+                if message.data == 'close':
+                    await ws.close()
+                else:
+                    await ws.send_str('echo ' + message.data)
+            elif message.type == WSMsgType.BINARY:
+                await ws.send_bytes(message.data[::-1])
+        self.ends.append([kinds, ws.close_code, ws.closed, type(ws.exception()).__name__])
+        return ws
+"""
+
+
+@pytest.fixture(params=["installed", "stand-in"])
+def server(request: pytest.FixtureRequest, start: Start) -> Server:
+    return start({"echo.py": ECHO}, aiohttp=request.param == "installed")
+
+
+@pytest.fixture
+def dial(server: Server) -> Iterator[Any]:
+    open_ones: list[ClientConnection] = []
+
+    def one(path: str = "/echo", **options: Any) -> ClientConnection:
+        ws = connect(f"ws://127.0.0.1:{server.port}{path}", open_timeout=PATIENCE, **options)
+        open_ones.append(ws)
+        return ws
+
+    yield one
+    for ws in open_ones:
+        ws.close()
+
+
+def wait_for_end(server: Server) -> Any:
+    while not (ends := server.get("/echo/ends").json()):
+        pass
+    return ends[-1]
+
+
+def test_text_binary_ping_and_close(server: Server, dial: Any) -> None:
+    ws = dial()
+    ws.send("grüß")
+    assert ws.recv(PATIENCE) == "echo grüß"
+    ws.send(b"abc")
+    assert ws.recv(PATIENCE) == b"cba"
+    assert ws.ping(b"are you there").wait(PATIENCE)
+    ws.send(["in ", "pieces"])
+    assert ws.recv(PATIENCE) == "echo in pieces"
+    ws.close(4000, "enough")
+    assert wait_for_end(server) == [["TEXT", "BINARY", "TEXT"], 4000, True, "NoneType"]
+    assert "Traceback" not in server.log
+
+
+def test_the_server_closes(server: Server, dial: Any) -> None:
+    ws = dial("/echo?mode=say", subprotocols=["unknown", "chat"])
+    assert ws.subprotocol == "chat"
+    assert ws.recv(PATIENCE) == '{"peer": "127.0.0.1", "protocol": "chat"}'
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.recv(PATIENCE)
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "said all")
+
+
+def test_a_message_that_is_too_big_ends_the_connection(server: Server, dial: Any) -> None:
+    ws = dial(compression=None)
+    ws.send("x" * 900)
+    assert ws.recv(PATIENCE) == "echo " + "x" * 900
+    ws.send("x" * 1100)
+    with pytest.raises(ConnectionClosedError) as closed:
+        ws.recv(PATIENCE)
+    assert closed.value.rcvd.code == 1009
+    kinds, _, is_closed, problem = wait_for_end(server)
+    assert (kinds, is_closed) == (["TEXT", "ERROR"], True) and problem != "NoneType"
+
+
+def test_a_client_that_vanishes_ends_the_handler(server: Server, dial: Any) -> None:
+    ws = dial()
+    ws.send("a")
+    ws.recv(PATIENCE)
+    ws.socket.shutdown(2)
+    kinds, code, is_closed, _ = wait_for_end(server)
+    assert (kinds, code, is_closed) == (["TEXT"], 1006, True)
+
+
+def test_heartbeats_keep_a_connection_that_answers(server: Server, dial: Any) -> None:
+    ws = dial("/echo?mode=beat")
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            ws.recv(0.1)
+    ws.send("still here")
+    assert ws.recv(PATIENCE) == "echo still here"
+
+
+def test_a_handler_that_raises_ends_its_connection_only(server: Server, dial: Any) -> None:
+    ws, other = dial("/echo?mode=raise"), dial()
+    with pytest.raises(ConnectionClosedError):
+        ws.recv(PATIENCE)
+    server.wait_for_log("ValueError: on purpose")
+    other.send("a")
+    assert other.recv(PATIENCE) == "echo a"
+
+
+def test_what_is_no_websocket_is_told_so(server: Server) -> None:
+    assert server.get("/echo/maybe").json() == {"websocket": False}
+    reply = server.get("/echo")
+    assert reply.status == 400 and "UPGRADE" in reply.text
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    reply = server.request("GET", "/echo", headers={**headers, "Sec-WebSocket-Key": "short"})
+    assert reply.status == 400 and "Handshake" in reply.text
+    reply = server.request("GET", "/echo", headers={**headers, "Sec-WebSocket-Version": "5"})
+    assert reply.status == 400 and "version" in reply.text
+
+
+def test_an_upgrade_that_nobody_takes_is_a_usual_request(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    for _ in range(2):
+        connection.request("GET", "/echo/ends", headers={"Upgrade": "h2c", "Connection": "Upgrade"})
+        assert connection.getresponse().read() == b"[]"
+    connection.close()
+
+
+def test_many_at_a_time(server: Server, dial: Any) -> None:
+    all_of_them = [dial() for _ in range(50)]
+    for number, ws in enumerate(all_of_them):
+        ws.send(str(number))
+    assert [ws.recv(PATIENCE) for ws in all_of_them] == [f"echo {number}" for number in range(50)]

@@ -1,0 +1,134 @@
+//! The body of a response on its way out: whole, written by a handler as it goes on, or compressed while it is sent.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::exchange::ReplyBody;
+use crate::pipe::PipeReader;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type ByteStream = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
+
+/// A reply's body that warp's own type cannot carry, put aside in the response's extensions.
+#[derive(Debug, Clone)]
+pub struct SetAside(Arc<Mutex<Option<ReplyBody>>>);
+
+impl SetAside {
+    pub fn new(body: ReplyBody) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    /// The body that was put aside with a response.
+    pub fn take_from<B>(response: &mut http::Response<B>) -> Option<ReplyBody> {
+        let aside = response.extensions_mut().remove::<Self>()?;
+        aside.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What hyper sends.
+pub enum Outgoing<B> {
+    Whole(B),
+    Piped(PipedBody),
+    Stream(ByteStream),
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Outgoing<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Piped(body) => body.poll_frame(context),
+            Self::Stream(stream) => {
+                let next = ready!(stream.as_mut().poll_next(context));
+                Poll::Ready(next.map(|bytes| bytes.map(Frame::data).map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Piped(_) | Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Piped(body) => body.remaining.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+type EndCallback = Box<dyn FnOnce(u64) + Send>;
+
+/// What a handler writes.
+pub struct PipedBody {
+    bytes: PipeReader,
+    /// What is still to come, when it was announced.
+    remaining: Option<u64>,
+    sent_bytes: u64,
+    /// Why it ends early, held back once.
+    failure: Option<BoxError>,
+    /// Told how many bytes have gone, when it is over.
+    at_end: Option<EndCallback>,
+}
+
+impl fmt::Debug for PipedBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PipedBody").field("sent_bytes", &self.sent_bytes).finish_non_exhaustive()
+    }
+}
+
+impl PipedBody {
+    pub fn new(bytes: PipeReader, length: Option<u64>) -> Self {
+        Self { bytes, remaining: length, sent_bytes: 0, failure: None, at_end: None }
+    }
+
+    pub fn at_end(&mut self, callback: impl FnOnce(u64) + Send + 'static) {
+        self.at_end = Some(Box::new(callback));
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        match ready!(self.bytes.poll_next(context)) {
+            None => Poll::Ready(None),
+            Some(Ok(bytes)) => {
+                self.sent_bytes += bytes.len() as u64;
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Some(Err(broken)) => {
+                // hyper drops the connection at an error; what came before it goes out first.
+                self.failure = Some(broken.into());
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for PipedBody {
+    fn drop(&mut self) {
+        if let Some(callback) = self.at_end.take() {
+            callback(self.sent_bytes);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! A connection that a handler has taken over (RFC 9110, 7.8): bytes both ways, framed by Python.
+
+use bytes::BytesMut;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use crate::pipe::{PipeReader, PipeWriter};
+
+const READ_BYTES: usize = 16 << 10;
+
+type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Carries bytes between the client and the handler until both have ended.
+pub async fn carry(upgrade: OnUpgrade, received: PipeWriter, sent: PipeReader) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => TokioIo::new(upgraded),
+        Err(problem) => {
+            log::debug!("a connection was not taken over: {problem}");
+            return received.fail("the client has left");
+        }
+    };
+    let (from_client, to_client) = tokio::io::split(upgraded);
+    let receiving = tokio::spawn(receive(from_client, received));
+    send(to_client, sent).await;
+    // The handler has ended: what the client still says interests nobody.
+    receiving.abort();
+}
+
+async fn receive(mut from_client: ReadHalf<Upgraded>, received: PipeWriter) {
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    while std::future::poll_fn(|context| received.poll_room(context)).await {
+        match from_client.read_buf(&mut buffer).await {
+            Ok(0) => return received.finish(),
+            Ok(_) => {
+                received.push(buffer.split().freeze());
+                buffer.reserve(READ_BYTES);
+            }
+            Err(problem) => return received.fail(problem.to_string()),
+        }
+    }
+}
+
+async fn send(mut to_client: WriteHalf<Upgraded>, sent: PipeReader) {
+    while let Some(Ok(bytes)) = sent.next().await {
+        if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = to_client.shutdown().await;
+}
