@@ -54,9 +54,9 @@ class Server:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for_log(r"serves https?://")
+        self.wait_for_log(r"serves (https?://|unix:)")
         found = re.findall(r"serves https?://(.*):(\d+)$", self.log, re.MULTILINE)
-        self.port = int(found[-1][1])
+        self.port = int(found[-1][1]) if found else 0
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -131,7 +131,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         (folder / "plugins").mkdir(parents=True)
         for name, source in plugins.items():
             (folder / "plugins" / name).write_text(source)
-        (folder / "pserve.ini").write_text(f"[network]\nport=0\n[paths]\nplugins=plugins\n{ini}\n")
+        network = "" if "[network]" in ini else "[network]\nport=0\n"
+        (folder / "pserve.ini").write_text(f"{network}[paths]\nplugins=plugins\n{ini}\n")
         environment = dict(env or {})
         if aiohttp:
             # The tests' own virtual environment has aiohttp, and was made for the Python inside the server.

@@ -1,6 +1,5 @@
 //! The serving process's start order and stop order, on one screen: stopping is starting read backwards.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +11,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cli::Cli;
 use crate::config::live::LiveConfig;
-use crate::config::settings::Scheduling;
+use crate::config::settings::{ListenAddress, Scheduling};
 use crate::config::{Config, Settings};
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
 use crate::shutdown::{SignalEvents, StopRequests};
-use crate::web::{AccessLog, Server, Site, TlsAcceptor, bind_listeners};
+use crate::web::{AccessLog, BoundListener, Server, Site, TlsAcceptor, bind_listeners};
 use crate::{logging, shutdown};
 
 /// How long terminating all plugins may take at a stop, tasks included.
@@ -103,7 +102,7 @@ struct Conductor {
 }
 
 impl Conductor {
-    async fn run(self, settings: Settings, listeners: Vec<TcpListener>, signals: SignalEvents) {
+    async fn run(self, settings: Settings, listeners: Vec<BoundListener>, signals: SignalEvents) {
         let SignalEvents { mut reloads, stops } = signals;
         // A constructor may hang: a signal must end the server all the same.
         let started = tokio::select! {
@@ -282,7 +281,11 @@ fn announce(server: &Server, site: &Site) {
     }
     let scheme = if site.tls.load().is_some() { "https" } else { "http" };
     for address in server.addresses() {
-        logging::announce(&format!("PID {} serves {scheme}://{address}", std::process::id()));
+        let place = match address {
+            ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
+            ListenAddress::Unix { .. } => address.to_string(),
+        };
+        logging::announce(&format!("PID {} serves {place}", std::process::id()));
     }
 }
 

@@ -99,13 +99,17 @@ impl<'a> Reader<'a> {
 
     /// As [`Reader::existing_path`], for a file that may not be there yet: its folder decides.
     pub(super) fn path_to_create(&self, section: &str, key: &str) -> Option<PathBuf> {
-        let path = expand_home(self.text(section, key)?);
+        self.text(section, key).map(|text| self.created_path(text))
+    }
+
+    pub(super) fn created_path(&self, text: &str) -> PathBuf {
+        let path = expand_home(text);
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         if path.is_absolute() || parent.is_none_or(Path::exists) {
-            return Some(absolute(&path));
+            return absolute(&path);
         }
         let beside = self.ini_dir().join(&path);
-        Some(if beside.parent().is_some_and(Path::exists) { beside } else { absolute(&path) })
+        if beside.parent().is_some_and(Path::exists) { beside } else { absolute(&path) }
     }
 
     fn ini_dir(&self) -> PathBuf {

@@ -2,6 +2,7 @@
 //! How a single value is looked up and read stands in `lookup.rs`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +15,12 @@ use super::{ConfigError, Secret, Table};
 /// The port when `[network] port` is not set.
 const DEFAULT_PORT: u16 = 9192;
 
+/// What an item of `bindto` begins with that names a Unix socket.
+const UNIX_PREFIX: &str = "unix:";
+
+/// The mode of a Unix socket when `[network] socket_mode` is not set: its user and group may connect.
+const DEFAULT_SOCKET_MODE: u32 = 0o660;
+
 /// Where a bare folder of documents is served.
 const DEFAULT_DOCUMENTS_ROUTE: &str = "doc";
 
@@ -21,7 +28,7 @@ const DEFAULT_DOCUMENTS_ROUTE: &str = "doc";
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where to listen; at least one.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
     pub plugins_dir: PathBuf,
     pub pidfile: Option<PathBuf>,
     /// Set when `[paths] documents` is.
@@ -40,6 +47,36 @@ pub struct Settings {
     pub limits: Limits,
     /// What is not wrong enough to stop: told in the log at every start and reload.
     pub warnings: Vec<String>,
+}
+
+/// One place to listen at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    Tcp(SocketAddr),
+    /// A Unix socket, and who may connect: the mode of its file.
+    Unix {
+        path: PathBuf,
+        mode: u32,
+    },
+}
+
+impl ListenAddress {
+    /// Whether both are one place, whatever its mode.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix { path, .. }, Self::Unix { path: other, .. }) => path == other,
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix { path, .. } => write!(formatter, "{UNIX_PREFIX}{}", path.display()),
+        }
+    }
 }
 
 /// `[paths] documents`.
@@ -199,34 +236,67 @@ const OWN_SECTIONS: [(&str, &[&str]); 3] = [
 const PLUGIN_OPTIONS: [&str; 3] = ["threads", "reload", "body"];
 
 impl Reader<'_> {
-    fn listen_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+    fn listen_addresses(&self) -> Result<Vec<ListenAddress>, ConfigError> {
         let port = self.number("network", "port", u64::from(DEFAULT_PORT), (0, 65535))?;
         let port = u16::try_from(port).expect("checked to be a port");
+        let mode = self.socket_mode()?;
         let mut hosts = self.items("network", "bindto", &[',']);
         if hosts.is_empty() {
             hosts.push("127.0.0.1".to_owned());
         }
         let mut addresses = Vec::new();
         for host in &hosts {
-            addresses.extend(self.resolve_host(host, port)?);
+            let address = match host.strip_prefix(UNIX_PREFIX) {
+                None => ListenAddress::Tcp(self.resolve_host(host, port)?),
+                Some(path) => ListenAddress::Unix { path: self.socket_path(path)?, mode },
+            };
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
         }
-        addresses.dedup();
         Ok(addresses)
     }
 
-    fn resolve_host(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConfigError> {
+    fn socket_path(&self, text: &str) -> Result<PathBuf, ConfigError> {
+        let path = self.created_path(text);
+        let folder = path.parent().filter(|folder| folder.is_dir());
+        if text.is_empty() || folder.is_none() {
+            let message = format!("`unix:{text}` lies in no folder; give for example unix:/run/pserve.sock");
+            return Err(self.error("network", "bindto", message));
+        }
+        Ok(path)
+    }
+
+    fn socket_mode(&self) -> Result<u32, ConfigError> {
+        let Some(text) = self.text("network", "socket_mode") else {
+            return Ok(DEFAULT_SOCKET_MODE);
+        };
+        let digits = text.strip_prefix("0o").unwrap_or(text);
+        let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777);
+        mode.ok_or_else(|| {
+            self.error(
+                "network",
+                "socket_mode",
+                format!("`{text}` is no file mode; give three octal digits, as in 660"),
+            )
+        })
+    }
+
+    fn resolve_host(&self, host: &str, port: u16) -> Result<SocketAddr, ConfigError> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if bare == "*" {
-            return Ok(vec![SocketAddr::from(([0, 0, 0, 0], port))]);
+            return Ok(SocketAddr::from(([0, 0, 0, 0], port)));
         }
         if let Ok(address) = bare.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
+            return Ok(SocketAddr::new(address, port));
         }
         let found = (bare, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
         // A name such as localhost stands for one machine: its IPv4 address is what clients of old files use.
         let first = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
-        first.map(|address| vec![address]).ok_or_else(|| {
-            let message = format!("`{host}` is no address of this machine; give for example 127.0.0.1 or 0.0.0.0");
+        first.ok_or_else(|| {
+            let message = format!(
+                "`{host}` is no address of this machine; give for example 127.0.0.1, 0.0.0.0 or unix:/run/pserve.sock"
+            );
             self.error("network", "bindto", message)
         })
     }
@@ -447,7 +517,7 @@ mod tests {
     #[test]
     fn plain_strings_do_where_numbers_and_truths_are_wanted() {
         let found = settings("[Network]\nport=81\nbindto=0.0.0.0\n[server]\ndebug=enabled\n").expect("good");
-        assert_eq!(found.listen, [SocketAddr::from(([0, 0, 0, 0], 81))]);
+        assert_eq!(found.listen, [ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 81)))]);
         assert!(found.server.debug);
     }
 

@@ -9,6 +9,7 @@ mod control_routes;
 mod cors;
 mod documents;
 mod fields;
+mod listener;
 mod plugin_route;
 mod refusal;
 mod reply;
@@ -32,9 +33,10 @@ use warp::reply::Response;
 
 pub use access_log::AccessLog;
 use client::Connection;
+pub use listener::{BoundListener, bind_listeners};
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
-pub use server::{Server, bind_listeners};
+pub use server::Server;
 
 use crate::config::Settings;
 use crate::config::live::LiveConfig;

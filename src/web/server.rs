@@ -1,7 +1,7 @@
-//! Listeners, the accept loops on them, one connection, and the drain at the end.
+//! The accept loops on the listeners, one connection, and the drain at the end.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use rustix::net::{self, AddressFamily, SocketType, sockopt};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,37 +27,23 @@ use super::body::{BoxError, Outgoing, PipedBody, SetAside};
 use super::client::{Connection, client};
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
+use super::listener::{Accepted, BoundListener, Listener, bind_listeners, set_mode};
 use super::refusal::WithRefusals;
 use super::request_line::{AtRequestLine, WithReadableTargets};
 use super::upgrade::carry;
 use super::{Site, TlsAcceptor, cors, reply, routes};
 use crate::config::Settings;
+use crate::config::settings::ListenAddress;
 use crate::exchange::{JSON, ReplyBody};
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
+/// What a connection through a Unix socket counts as: one from this machine.
+const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// How long the accept loop waits when no connection can be accepted for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Binds every address, or none. The order is that of the addresses.
-pub fn bind_listeners(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
-    addresses.iter().map(|address| bind(*address).with_context(|| format!("cannot bind {address}"))).collect()
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket =
-        net::socket_with(family, SocketType::STREAM, net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK, None)?;
-    // A restart must not wait for connections of the last run to be forgotten.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    net::bind(&socket, &address)?;
-    net::listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
-}
 
 /// The running server: one accept loop for each listener.
 #[derive(Debug)]
@@ -71,36 +56,38 @@ pub struct Server {
 #[derive(Debug)]
 struct AcceptLoop {
     /// As configured: the port may be 0.
-    configured: SocketAddr,
-    actual: SocketAddr,
+    configured: ListenAddress,
+    actual: ListenAddress,
     stop: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts to accept on listeners that were bound for these addresses.
-    pub fn start(site: Arc<Site>, addresses: &[SocketAddr], listeners: Vec<TcpListener>) -> anyhow::Result<Self> {
+    pub fn start(site: Arc<Site>, addresses: &[ListenAddress], listeners: Vec<BoundListener>) -> anyhow::Result<Self> {
         let mut server = Self { site, loops: Vec::new(), graceful: Arc::new(GracefulShutdown::new()) };
         for (address, listener) in addresses.iter().zip(listeners) {
-            server.accept_on(*address, listener)?;
+            server.accept_on(address.clone(), listener)?;
         }
         Ok(server)
     }
 
     /// Where it listens.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.loops.iter().map(|accepting| accepting.actual).collect()
+    pub fn addresses(&self) -> Vec<ListenAddress> {
+        self.loops.iter().map(|accepting| accepting.actual.clone()).collect()
     }
 
     /// Moves to other addresses: the new ones are bound before the old ones are given up, and connections that stand
     /// are not touched. Errs when a new one cannot be bound: nothing has changed then.
-    pub fn move_to(&mut self, addresses: &[SocketAddr]) -> anyhow::Result<bool> {
-        let is_served = |address: &SocketAddr| self.loops.iter().any(|accepting| accepting.configured == *address);
-        let new: Vec<SocketAddr> = addresses.iter().filter(|address| !is_served(address)).copied().collect();
+    pub fn move_to(&mut self, addresses: &[ListenAddress]) -> anyhow::Result<bool> {
+        let is_served =
+            |address: &ListenAddress| self.loops.iter().any(|accepting| accepting.configured.is_same_place(address));
+        let (old, new): (Vec<_>, Vec<_>) = addresses.iter().cloned().partition(is_served);
         let listeners = bind_listeners(&new)?;
+        old.iter().for_each(set_mode);
         let has_changed = !new.is_empty() || self.loops.len() != addresses.len();
         self.loops.retain(|accepting| {
-            let stays = addresses.contains(&accepting.configured);
+            let stays = old.iter().any(|address| address.is_same_place(&accepting.configured));
             if !stays {
                 accepting.stop.notify_one();
             }
@@ -112,9 +99,9 @@ impl Server {
         Ok(has_changed)
     }
 
-    fn accept_on(&mut self, configured: SocketAddr, listener: TcpListener) -> anyhow::Result<()> {
-        let actual = listener.local_addr().context("a listener has no address")?;
-        let listener = tokio::net::TcpListener::from_std(listener).context("a listener cannot be watched")?;
+    fn accept_on(&mut self, configured: ListenAddress, listener: BoundListener) -> anyhow::Result<()> {
+        let listener = listener.watch().context("a listener cannot be watched")?;
+        let actual = listener.address(&configured).context("a listener has no address")?;
         let (site, graceful) = (Arc::clone(&self.site), Arc::clone(&self.graceful));
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn(accept(listener, site, graceful, Arc::clone(&stop)));
@@ -139,12 +126,7 @@ impl Server {
     }
 }
 
-async fn accept(
-    listener: tokio::net::TcpListener,
-    site: Arc<Site>,
-    graceful: Arc<GracefulShutdown>,
-    stop: Arc<Notify>,
-) {
+async fn accept(listener: Listener, site: Arc<Site>, graceful: Arc<GracefulShutdown>, stop: Arc<Notify>) {
     let mut is_stopping = false;
     loop {
         let accepted = tokio::select! {
@@ -158,9 +140,18 @@ async fn accept(
             () = std::future::ready(()), if is_stopping => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let watcher = graceful.watcher();
-                tokio::spawn(serve(stream, peer, Arc::clone(&site), watcher));
+            Ok(Accepted::Tcp(stream, peer)) => {
+                tokio::spawn(serve(stream, peer, Arc::clone(&site), graceful.watcher()));
+            }
+            Ok(Accepted::Unix(stream)) => {
+                // TLS, if any, ends at the proxy on the other side.
+                tokio::spawn(serve_stream(
+                    stream,
+                    (UNIX_PEER, UNIX_PEER),
+                    false,
+                    Arc::clone(&site),
+                    graceful.watcher(),
+                ));
             }
             Err(problem) if is_of_one_connection(&problem) => {}
             Err(_) if is_stopping => return,
