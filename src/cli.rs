@@ -1,8 +1,9 @@
 //! Flags as they were typed. Opens nothing and resolves nothing but which INI file is meant.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use crate::logging::Severity;
 
@@ -30,6 +31,60 @@ pub struct Cli {
     /// DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case [default: INFO]
     #[arg(short = 'v', long, value_name = "LEVEL", value_parser = parse_level)]
     pub level: Option<GivenLevel>,
+
+    /// Show the settings in force, defaults included and keys masked, and end
+    #[arg(long)]
+    pub print_config: bool,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else the program does. Without a subcommand it serves.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Say what would work and what would not, and what to do about it; serves nothing
+    Check(CheckArguments),
+
+    /// Run the Python inside: a script, -m MODULE, -c CODE, or a prompt, with plugincore to import
+    #[command(disable_help_flag = true)]
+    Python {
+        /// As for python itself
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
+
+    /// Write plugincore with its types and descriptions into a folder, for editors and type checkers
+    Stubs {
+        /// Where editors look for them
+        #[arg(default_value = "typings")]
+        folder: PathBuf,
+    },
+}
+
+/// `pserve check`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Exit status: 0 everything would work, 1 something would not, 2 the server would not start.")]
+pub struct CheckArguments {
+    /// INI file [default: pserve.ini, else config.ini, in the current folder]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
+
+    /// Write the report as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Read the plugin files without running them
+    #[arg(long)]
+    pub no_run: bool,
+
+    /// Where the child process writes what it finds
+    #[arg(long, hide = true)]
+    pub child_report: Option<PathBuf>,
+
+    /// What the child process tries
+    #[arg(long = "child-file", hide = true)]
+    pub child_files: Vec<PathBuf>,
 }
 
 /// A level with the spelling that was typed, since plugins read that from `prog_args.level`.
@@ -76,7 +131,11 @@ impl Cli {
     /// The INI file that is meant: the one given, else `pserve.ini`, else `config.ini`.
     /// The error is the line to show.
     pub fn ini_path(&self) -> Result<PathBuf, String> {
-        if let Some(given) = &self.ini_file {
+        let of_command = match &self.command {
+            Some(Command::Check(arguments)) => arguments.ini_file.as_ref(),
+            _ => None,
+        };
+        if let Some(given) = of_command.or(self.ini_file.as_ref()) {
             if given.exists() {
                 return Ok(given.clone());
             }

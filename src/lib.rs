@@ -8,11 +8,13 @@
 //! * [`logging`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
+//! * [`check`]: `pserve check`, the doctor.
 //! * [`worker`]: the serving process's start order and stop order.
 //! * [`web`]: HTTP. Accepts, routes, checks keys, answers.
 //! * [`plugins`]: what a plugin is to the server: loaded, called, reloaded. Knows no HTTP.
 //! * [`python`]: the interpreter, its event loop, one call. The only room that names pyo3.
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod exchange;

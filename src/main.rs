@@ -1,17 +1,18 @@
-//! Reads the command line and the configuration, serves, and turns the end into an exit status.
+//! Reads the command line and the configuration, picks what to do, and turns the end into an exit status.
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 
-use pserve::cli::{Cli, NotServing};
+use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
-use pserve::{exit_status, worker};
+use pserve::{check, exit_status, python, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
-        Ok(cli) => serve(&cli),
+        Ok(cli) => run(&cli),
         Err(NotServing::Answer(text)) => {
-            let _ = write!(std::io::stdout(), "{text}");
-            let _ = std::io::stdout().flush();
+            answer(&text);
             exit_status::CLEAN
         }
         Err(NotServing::Mistake(mistake)) => {
@@ -21,9 +22,63 @@ fn main() {
     })
 }
 
-fn serve(cli: &Cli) -> i32 {
+fn run(cli: &Cli) -> i32 {
+    match &cli.command {
+        None if cli.print_config => with_config(cli, |config| {
+            answer(&config.to_string());
+            Ok(())
+        }),
+        None => with_config(cli, |config| worker::run(cli, config)),
+        Some(Command::Check(arguments)) if arguments.child_report.is_some() => {
+            with_config(cli, |config| check::run_child(cli, arguments, config))
+        }
+        Some(Command::Check(arguments)) => {
+            let outcome = check::run(arguments, cli.ini_path());
+            answer(&outcome.text);
+            outcome.status
+        }
+        Some(Command::Python { arguments }) => script(cli, arguments),
+        Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
+            Ok(files) => {
+                answer(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>());
+                exit_status::CLEAN
+            }
+            Err(problem) => {
+                complain(&format!("{}: {problem}", folder.display()));
+                exit_status::FAILURE
+            }
+        },
+    }
+}
+
+/// Runs Python with the packages and the plugins folder of the INI file, if there is one.
+fn script(cli: &Cli, arguments: &[OsString]) -> i32 {
+    let config = match (cli.ini_path(), cli.ini_file.is_some()) {
+        (Ok(path), _) => Config::load(&path).map_err(|problem| problem.to_string()).map(Some),
+        (Err(_), false) => Ok(None),
+        (Err(problem), true) => Err(problem),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(problem) => {
+            complain(&problem);
+            return exit_status::USAGE;
+        }
+    };
+    let settings = config.map(|config| config.settings);
+    let of_environment = std::env::var_os("VIRTUAL_ENV").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let venv = settings.as_ref().map_or(of_environment, |settings| settings.python.venv.clone());
+    let folder = settings.as_ref().map(|settings| settings.plugins_dir.as_path());
+    python::run_script(arguments, venv.as_deref(), folder).unwrap_or_else(|problem| {
+        complain(&format!("{problem:#}"));
+        exit_status::FAILURE
+    })
+}
+
+/// Does something with the configuration; the exit status tells how it went.
+fn with_config(cli: &Cli, work: impl FnOnce(Config) -> anyhow::Result<()>) -> i32 {
     let config = cli.ini_path().and_then(|path| Config::load(&path).map_err(|problem| problem.to_string()));
-    match config.map(|config| worker::run(cli, config)) {
+    match config.map(work) {
         Err(problem) => {
             complain(&problem);
             exit_status::USAGE
@@ -34,6 +89,11 @@ fn serve(cli: &Cli) -> i32 {
         }
         Ok(Ok(())) => exit_status::CLEAN,
     }
+}
+
+fn answer(text: &str) {
+    let _ = write!(std::io::stdout(), "{text}");
+    let _ = std::io::stdout().flush();
 }
 
 /// One line on standard error; nobody reading it is no reason to panic.

@@ -75,7 +75,8 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
     ended
 }
 
-fn interpreter_options(cli: &Cli, config: &LiveConfig, settings: &Settings) -> InterpreterOptions {
+/// What Python is told at its start.
+pub fn interpreter_options(cli: &Cli, config: &LiveConfig, settings: &Settings) -> InterpreterOptions {
     let as_text = |path: &PathBuf| path.to_string_lossy().into_owned();
     InterpreterOptions {
         venv: settings.python.venv.clone(),

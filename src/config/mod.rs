@@ -2,6 +2,7 @@
 //!
 //! Reading a configuration opens no socket and starts nothing.
 
+mod display;
 pub mod ini;
 pub mod interpolate;
 pub mod live;

@@ -208,6 +208,19 @@ impl Settings {
         })
     }
 
+    /// The port of the addresses, and the mode of the sockets, where there are any.
+    pub fn port_and_mode(&self) -> (Option<u16>, Option<u32>) {
+        let port = self.listen.iter().find_map(|address| match address {
+            ListenAddress::Tcp(address) => Some(address.port()),
+            ListenAddress::Unix { .. } => None,
+        });
+        let mode = self.listen.iter().find_map(|address| match address {
+            ListenAddress::Tcp(_) => None,
+            ListenAddress::Unix { mode, .. } => Some(*mode),
+        });
+        (port, mode)
+    }
+
     /// The options of a plugin; defaults when it has none.
     pub fn options_of(&self, plugin: &str) -> PluginOptions {
         self.plugin_options.get(&plugin.to_lowercase()).cloned().unwrap_or_default()
@@ -215,7 +228,7 @@ impl Settings {
 }
 
 /// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
-const OWN_SECTIONS: [(&str, &[&str]); 3] = [
+pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
     ("server", &["io_threads", "scheduling", "access_log", "compression", "debug", "legacy_status", "trusted_proxies"]),
     ("python", &["venv"]),
     (
@@ -231,6 +244,15 @@ const OWN_SECTIONS: [(&str, &[&str]); 3] = [
             "waiting_calls",
         ],
     ),
+];
+
+/// The sections that the Python program has too, with their keys. Others in them may be the user's own.
+pub const OLD_SECTIONS: [(&str, &[&str]); 5] = [
+    ("network", &["bindto", "port", "socket_mode"]),
+    ("paths", &["plugins", "documents", "indexfile", "pidfile"]),
+    ("SSL", &["enabled", "certfile", "keyfile"]),
+    ("auth", &["apikey"]),
+    ("cors", &["enabled", "origin_url", "acl"]),
 ];
 
 const PLUGIN_OPTIONS: [&str; 3] = ["threads", "reload", "body"];

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 
 pub use dispatch::{Entered, Plugin};
+pub use loader::plugin_files;
 pub use registry::{FileState, Registry};
 
 use crate::config::live::LiveConfig;

@@ -1,5 +1,6 @@
 //! One live plugin as the rest of the server holds it, and the way from a plugin file to it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,39 @@ pub struct FileToLoad {
     pub json_file: Option<PathBuf>,
 }
 
+/// What reading a plugin file tells, without running it.
+#[derive(Debug, Clone, Default)]
+pub struct FileInspection {
+    /// Class name -> line.
+    pub classes: HashMap<String, u32>,
+    pub missing: Vec<MissingModule>,
+    /// Why it cannot be read as Python.
+    pub error: Option<PythonError>,
+}
+
+/// A module that a file imports and that is not there.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct MissingModule {
+    pub module: String,
+    /// What to install.
+    pub package: String,
+    pub line: u32,
+    /// Whether the file has a way to do without.
+    pub is_optional: bool,
+}
+
+/// Takes over what `pserve_runtime.inspection` found.
+pub(super) fn inspection_from_python(found: &Bound<'_, PyAny>) -> PyResult<FileInspection> {
+    let missing: Vec<(String, String, u32, bool)> = found.get_item("missing")?.extract()?;
+    let missing = missing
+        .into_iter()
+        .map(|(module, package, line, is_optional)| MissingModule { module, package, line, is_optional })
+        .collect();
+    let error: Option<(String, String, Option<u32>)> = found.get_item("error")?.extract()?;
+    let error = error.map(|(kind, message, line)| PythonError { line, ..PythonError::new(&kind, message) });
+    Ok(FileInspection { classes: found.get_item("classes")?.extract()?, missing, error })
+}
+
 /// What became of one file.
 #[derive(Debug)]
 pub struct FileOutcome {
@@ -34,6 +68,7 @@ pub struct FileOutcome {
 pub struct PluginInstance {
     id: Arc<str>,
     path: PathBuf,
+    class_name: String,
     methods: Vec<String>,
     is_async: bool,
     body_mode: BodyMode,
@@ -60,6 +95,11 @@ impl PluginInstance {
     /// The file it came from.
     pub fn path(&self) -> &std::path::Path {
         &self.path
+    }
+
+    /// The class that it is one of.
+    pub fn class_name(&self) -> &str {
+        &self.class_name
     }
 
     /// Methods that its class opens beside GET and POST, in upper case.
@@ -108,6 +148,7 @@ impl PluginInstance {
         Ok(Self {
             id: id.into(),
             path,
+            class_name: slot.getattr("class_name")?.extract()?,
             methods: slot.getattr("methods")?.extract()?,
             is_async: slot.getattr("is_async")?.extract()?,
             body_mode: match options.body {

@@ -19,7 +19,7 @@ use super::blocking_pool::{BlockingPool, PoolJob};
 use super::call::{Call, CallGuard, PendingCall};
 use super::error::PythonError;
 use super::event_loop::{Completion, LoopQueue, Pump};
-use super::instance::{self, FileOutcome, FileToLoad, PluginInstance};
+use super::instance::{self, FileInspection, FileOutcome, FileToLoad, PluginInstance};
 use super::{embedded, kwargs, log_bridge, native};
 use crate::config::Table;
 use crate::config::settings::PluginOptions;
@@ -148,6 +148,14 @@ impl Interpreter {
                 .unbind())
         };
         self.run_coroutine(make, move |outcomes| instance::outcomes_from_python(&outcomes, &options_of)).await
+    }
+
+    /// Reads a plugin file without running it.
+    pub async fn inspect(&self, path: PathBuf) -> Result<FileInspection, PythonError> {
+        let make = move |_: Python<'_>, runtime: &Bound<'_, PyAny>| {
+            Ok(runtime.call_method1("inspect", (path.as_os_str(),))?.unbind())
+        };
+        self.run_coroutine(make, |found| instance::inspection_from_python(&found)).await
     }
 
     /// Ends plugins: `terminate_plugin`, then their tasks. Bounded on the Python side for each plugin.
@@ -293,7 +301,7 @@ pub fn version() -> String {
 }
 
 /// Checks that a virtual environment was made for the Python in this program: its packages fit no other.
-fn check_venv(venv: &Path) -> anyhow::Result<()> {
+pub fn check_venv(venv: &Path) -> anyhow::Result<()> {
     let file = venv.join("pyvenv.cfg");
     let text = std::fs::read_to_string(&file).with_context(|| {
         let shown = venv.display();
@@ -320,7 +328,7 @@ fn check_venv(venv: &Path) -> anyhow::Result<()> {
 
 /// The interpreter that `sys.executable` names: the environment's, else the one this program was linked with, else
 /// one of the same version on the PATH.
-fn sys_executable(venv: Option<&Path>) -> PathBuf {
+pub(super) fn sys_executable(venv: Option<&Path>) -> PathBuf {
     if let Some(venv) = venv {
         return std::path::absolute(venv).unwrap_or_else(|_| venv.to_owned()).join("bin/python");
     }

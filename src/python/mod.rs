@@ -18,13 +18,16 @@ mod native;
 mod reply;
 mod request;
 mod scheduling;
+mod script;
 mod streams;
 mod sysinfo;
 mod websocket;
 
 pub use call::CallGuard;
+pub use embedded::write_plugincore;
 pub use error::PythonError;
-pub use instance::{FileOutcome, FileToLoad, PluginInstance};
-pub use interpreter::{Interpreter, InterpreterOptions, version};
+pub use instance::{FileInspection, FileOutcome, FileToLoad, MissingModule, PluginInstance};
+pub use interpreter::{Interpreter, InterpreterOptions, check_venv, version};
 pub use memory::give_back_free_memory;
 pub use scheduling::share_the_core_in_turns;
+pub use script::run_script;

@@ -69,6 +69,11 @@ impl TlsAcceptor {
     pub fn load(settings: &Settings) -> anyhow::Result<Option<Self>> {
         settings.tls.as_ref().map(tls::acceptor).transpose().map(|acceptor| acceptor.map(Self))
     }
+
+    /// What is doubtful about the certificate, though it can be used.
+    pub fn warnings(settings: &Settings) -> Vec<String> {
+        settings.tls.as_ref().map(tls::warnings).unwrap_or_default()
+    }
 }
 
 /// The URL space. One filter takes every path, and a map finds the plugin: a chain of filters, one for each plugin,

@@ -29,7 +29,9 @@ pub fn acceptor(files: &TlsFiles) -> anyhow::Result<tokio_native_tls::TlsAccepto
             files.certificate.display()
         );
     }
-    warn_of_dates(leaf, &files.certificate);
+    if let Some(doubt) = doubtful_dates(leaf, &files.certificate) {
+        log::warn!("{doubt}");
+    }
     let key = key.private_key_to_pem_pkcs8().context("the key cannot be converted to PKCS#8")?;
     let identity = Identity::from_pkcs8(&chain, &key)
         .with_context(|| format!("[SSL] certfile {} cannot be used", files.certificate.display()))?;
@@ -55,14 +57,18 @@ fn private_key(path: &Path) -> anyhow::Result<PKey<Private>> {
     PKey::private_key_from_pem(&pem).ok().with_context(|| format!("[SSL] keyfile {shown} holds no PEM private key"))
 }
 
-fn warn_of_dates(certificate: &X509, path: &Path) {
-    let Ok(now) = Asn1Time::days_from_now(0) else {
-        return;
-    };
+/// What is doubtful about a certificate that can be used: clients that check it may refuse it.
+pub fn warnings(files: &TlsFiles) -> Vec<String> {
+    let chain = read(&files.certificate, "certfile").ok().and_then(|chain| X509::stack_from_pem(&chain).ok());
+    chain.iter().flatten().take(1).filter_map(|leaf| doubtful_dates(leaf, &files.certificate)).collect()
+}
+
+fn doubtful_dates(certificate: &X509, path: &Path) -> Option<String> {
+    let now = Asn1Time::days_from_now(0).ok()?;
+    let path = path.display();
     if certificate.not_after() < now {
-        log::warn!("[SSL] the certificate in {} has expired on {}", path.display(), certificate.not_after());
+        return Some(format!("[SSL] the certificate in {path} has expired on {}", certificate.not_after()));
     }
-    if certificate.not_before() > now {
-        log::warn!("[SSL] the certificate in {} is valid only from {}", path.display(), certificate.not_before());
-    }
+    let is_early = certificate.not_before() > now;
+    is_early.then(|| format!("[SSL] the certificate in {path} is valid only from {}", certificate.not_before()))
 }

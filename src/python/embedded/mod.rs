@@ -1,5 +1,7 @@
 //! The Python files built into the binary, and the importer that finds them ahead of any installed ones.
 
+use std::path::{Path, PathBuf};
+
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -22,13 +24,16 @@ const SOURCES: &[(&str, &str, &str)] = sources! {
     "pserve_runtime.calls": "pserve_runtime/calls.py",
     "pserve_runtime.connection": "pserve_runtime/connection.py",
     "pserve_runtime.importer": "pserve_runtime/importer.py",
+    "pserve_runtime.inspection": "pserve_runtime/inspection.py",
     "pserve_runtime.loader": "pserve_runtime/loader.py",
     "pserve_runtime.logs": "pserve_runtime/logs.py",
     "pserve_runtime.multimap": "pserve_runtime/multimap.py",
     "pserve_runtime.owner": "pserve_runtime/owner.py",
+    "pserve_runtime.packages": "pserve_runtime/packages.py",
     "pserve_runtime.patches": "pserve_runtime/patches.py",
     "pserve_runtime.request": "pserve_runtime/request.py",
     "pserve_runtime.runtime": "pserve_runtime/runtime.py",
+    "pserve_runtime.script": "pserve_runtime/script.py",
     "pserve_runtime.threads": "pserve_runtime/threads.py",
     "pserve_runtime.thread_loop": "pserve_runtime/thread_loop.py",
     "pserve_runtime.url": "pserve_runtime/url.py",
@@ -57,6 +62,18 @@ pub(super) fn install(py: Python<'_>) -> PyResult<()> {
     )?;
     bootstrap.call_method1("install", (to_dict(py, SOURCES)?, to_dict(py, STAND_INS)?))?;
     Ok(())
+}
+
+/// Writes `plugincore` into a folder, for editors and type checkers to read. The answer is the files.
+pub fn write_plugincore(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for (_, file, text) in SOURCES.iter().filter(|(name, _, _)| name.starts_with("plugincore")) {
+        let path = folder.join(file).with_extension("pyi");
+        std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        std::fs::write(&path, text)?;
+        written.push(path);
+    }
+    Ok(written)
 }
 
 fn to_dict<'py>(py: Python<'py>, sources: &[(&str, &str, &str)]) -> PyResult<Bound<'py, PyDict>> {

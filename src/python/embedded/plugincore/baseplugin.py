@@ -26,11 +26,20 @@ class BasePlugin:
 
     A subclass implements `request_handler(self, **data)`, plain or async, and returns a body or `(code, body)`.
     It may have `async def initialize(self, **kwargs)`, awaited once, and `terminate_plugin(self)`, called at the end.
+
+    `config` is the INI file (`self.config.section.key`), `log` writes to the server's log (`self.log("text")` or by
+    level, `self.log.warning("text")`), `args` are the constructor's keyword arguments: those of the server and those
+    of the file's line in `[plugin_parms]`. A class attribute `methods = ("PUT", "DELETE")` opens other HTTP methods
+    than GET, HEAD and POST.
     """
+
+    config: Any
+    log: LogJam
+    args: dict[str, Any]
 
     def __init__(self, **kwargs: Any) -> None:
         self.config = kwargs.get("config")
-        self.args: dict[str, Any] = kwargs
+        self.args = kwargs
         self._plugin_id: str = kwargs.get("route_path") or type(self).__name__.lower()
         self.log = kwargs.get("log") or LogJam(name=self._plugin_id)
         auth_type = kwargs.get("auth_type") or kwargs.get("auth")
@@ -96,7 +105,15 @@ class BasePlugin:
         )
 
     def request_handler(self, **data: Any) -> Any:
-        """Answers one request. Subclasses implement it."""
+        """Answers one request. Subclasses implement it, plain or async.
+
+        `data` holds the members of a JSON or form body and the fields of the query, and always: `request` (method,
+        headers, query, cookies, `await request.json()`, ...), `request_headers` (a dict, look-ups do not care about
+        case), `client_ip`, `subpath` (what follows the endpoint's name in the path, or None) and `log`.
+
+        Returns a body or `(code, body)`: dict, list and None become JSON, str becomes HTML, bytes stay bytes, a
+        response of `aiohttp.web` is sent as it is.
+        """
         raise NotImplementedError(f"the plugin {type(self).__name__} has no request_handler")
 
     def terminate_plugin(self) -> Any:

@@ -21,6 +21,7 @@ from plugincore.logjam import LogJam
 from pserve_runtime.importer import STANDARD_NAMES, ImportTransaction, PluginFolder
 from pserve_runtime.logs import report
 from pserve_runtime.owner import Owner, cancel_all
+from pserve_runtime.packages import package_of
 
 TERMINATE_SECONDS = 5.0
 
@@ -32,6 +33,7 @@ class Slot:
         self.instance = instance
         self.owner = owner
         self.file = file
+        self.class_name = type(instance).__name__
         self.plugin_id = str(instance._get_plugin_id()).strip("/")
         _insist_on_unicode("its name", self.plugin_id)
         self.overrides_handle_request = not _is_base_method(instance, "handle_request")
@@ -356,7 +358,7 @@ def _install_hint(error: BaseException) -> str:
     missing = name.split(".")[0] if isinstance(name, str) else ""
     if not missing.isidentifier() or missing in sys.modules or missing in STANDARD_NAMES:
         return ""
-    return f" (install it into the server's virtual environment: pip install {missing})"
+    return f" (install it into the server's virtual environment: pip install {package_of(missing)})"
 
 
 def format_error(error: BaseException) -> str:

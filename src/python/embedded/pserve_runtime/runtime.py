@@ -131,6 +131,12 @@ class Runtime:
         config = Config(items=sections)
         return await self._loader.load(files, config, has_global_key, initialize_seconds)
 
+    async def inspect(self, path: str) -> dict[str, Any]:
+        """What reading a plugin file tells, without running it."""
+        from pserve_runtime.inspection import inspect_file
+
+        return inspect_file(path, self._loader.folder.folder)
+
     async def terminate(self, slots: list[Slot]) -> None:
         """Ends plugins."""
         await self._loader.terminate(slots)

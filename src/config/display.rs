@@ -1,0 +1,218 @@
+//! The settings in force as an INI file: defaults filled in, references resolved, keys masked.
+
+use std::fmt;
+use std::path::Path;
+
+use super::Config;
+use super::settings::{BodyMode, OLD_SECTIONS, OWN_SECTIONS, Scheduling, Settings};
+
+const MASK: &str = "***";
+
+/// Parts of key names whose values are nobody's business.
+const SECRET_NAMES: [&str; 6] = ["apikey", "api_key", "password", "passwd", "secret", "token"];
+
+type Lines = Vec<(&'static str, Option<String>)>;
+
+impl fmt::Display for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "# The settings in force from {}; a key after a semicolon is not set.",
+            self.path.display()
+        )?;
+        for (section, lines) in own_sections(&self.settings) {
+            writeln!(formatter, "\n[{section}]")?;
+            for (key, value) in lines {
+                match value {
+                    Some(value) => writeln!(formatter, "{key} = {}", escaped(&value))?,
+                    None => writeln!(formatter, ";{key} =")?,
+                }
+            }
+        }
+        write_by_plugin(formatter, &self.settings)?;
+        self.write_other_sections(formatter)
+    }
+}
+
+impl Config {
+    /// The user's own sections, resolved.
+    fn write_other_sections(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = OWN_SECTIONS.iter().chain(&OLD_SECTIONS).map(|(name, _)| *name);
+        let shown: Vec<&str> = shown.chain(["plugin_parms", "plugin_options"]).collect();
+        for section in &self.table.sections {
+            if shown.iter().any(|name| name.eq_ignore_ascii_case(section.name.trim())) {
+                continue;
+            }
+            writeln!(formatter, "\n[{}]", section.name)?;
+            for entry in &section.entries {
+                let is_secret = SECRET_NAMES.iter().any(|name| entry.key.contains(name));
+                let text = if is_secret { MASK } else { entry.resolved.text.as_str() };
+                writeln!(formatter, "{} = {}", entry.key, escaped(text))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The server's own sections with every key, in the order of the documentation.
+fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
+    let path = |path: &Path| path.display().to_string();
+    let list = |items: Vec<String>| (!items.is_empty()).then(|| items.join(" "));
+    let hosts: Vec<String> = settings
+        .listen
+        .iter()
+        .map(|address| match address {
+            super::settings::ListenAddress::Tcp(address) => address.ip().to_string(),
+            unix => unix.to_string(),
+        })
+        .collect();
+    let (port, mode) = settings.port_and_mode();
+    let (server, limits) = (&settings.server, &settings.limits);
+    let documents = settings.documents.as_ref();
+    let seconds = |time: std::time::Duration| Some(time.as_secs_f64().to_string());
+    vec![
+        (
+            "network",
+            vec![
+                ("bindto", Some(hosts.join(" "))),
+                ("port", port.map(|port| port.to_string())),
+                ("socket_mode", mode.map(|mode| format!("{mode:o}"))),
+            ],
+        ),
+        (
+            "paths",
+            vec![
+                ("plugins", Some(path(&settings.plugins_dir))),
+                ("documents", documents.map(|found| format!("{}:{}", found.route, found.folder.display()))),
+                ("indexfile", documents.map(|found| found.index_file.clone())),
+                ("pidfile", settings.pidfile.as_deref().map(path)),
+            ],
+        ),
+        ("auth", vec![("apikey", settings.global_key.as_ref().map(|_| MASK.to_owned()))]),
+        (
+            "SSL",
+            vec![
+                ("enabled", Some(settings.tls.is_some().to_string())),
+                ("certfile", settings.tls.as_ref().map(|files| path(&files.certificate))),
+                ("keyfile", settings.tls.as_ref().map(|files| path(&files.key))),
+            ],
+        ),
+        (
+            "cors",
+            vec![
+                ("enabled", Some(settings.cors.is_some().to_string())),
+                ("origin_url", settings.cors.as_ref().and_then(|cors| list(cors.origins.clone()))),
+                ("acl", settings.cors.as_ref().and_then(|cors| list(cors.acl.clone()))),
+            ],
+        ),
+        (
+            "server",
+            vec![
+                ("io_threads", Some(server.io_threads.to_string())),
+                (
+                    "scheduling",
+                    Some(if server.scheduling == Scheduling::Batch { "batch" } else { "normal" }.to_owned()),
+                ),
+                ("access_log", server.access_log.as_deref().map(path)),
+                ("compression", Some(server.compression.to_string())),
+                ("debug", Some(server.debug.to_string())),
+                ("legacy_status", Some(server.legacy_status.to_string())),
+                ("trusted_proxies", list(server.trusted_proxies.iter().map(ToString::to_string).collect())),
+            ],
+        ),
+        ("python", vec![("venv", settings.python.venv.as_deref().map(path))]),
+        (
+            "limits",
+            vec![
+                ("body", Some(limits.max_body_bytes.to_string())),
+                ("header_block", Some(limits.max_header_bytes.to_string())),
+                ("idle_timeout", seconds(limits.idle_timeout)),
+                ("handshake_timeout", seconds(limits.handshake_timeout)),
+                ("drain_timeout", seconds(limits.drain_timeout)),
+                ("load_timeout", seconds(limits.load_timeout)),
+                ("handler_threads", Some(limits.handler_threads.to_string())),
+                ("waiting_calls", Some(limits.max_waiting_calls.to_string())),
+            ],
+        ),
+    ]
+}
+
+fn write_by_plugin(formatter: &mut fmt::Formatter<'_>, settings: &Settings) -> fmt::Result {
+    let mut params: Vec<_> = settings.plugin_params.iter().collect();
+    params.sort();
+    if !params.is_empty() {
+        writeln!(formatter, "\n[plugin_parms]")?;
+    }
+    for (stem, text) in params {
+        writeln!(formatter, "{stem} = {}", escaped(&masked_query(text)))?;
+    }
+    let mut options: Vec<_> = settings.plugin_options.iter().collect();
+    options.sort_by_key(|(name, _)| name.as_str());
+    if !options.is_empty() {
+        writeln!(formatter, "\n[plugin_options]")?;
+    }
+    for (name, options) in options {
+        let reload = if options.restart_on_reload { "restart" } else { "swap" };
+        let body = match options.body {
+            Some(BodyMode::Stream) => "&body=stream",
+            Some(_) => "&body=read",
+            None => "",
+        };
+        writeln!(formatter, "{name} = threads={}&reload={reload}{body}", options.threads)?;
+    }
+    Ok(())
+}
+
+/// Query text with the values of secret names masked.
+fn masked_query(text: &str) -> String {
+    let pieces = text.split('&').map(|piece| match piece.split_once('=') {
+        Some((name, _)) if SECRET_NAMES.iter().any(|secret| name.to_lowercase().contains(secret)) => {
+            format!("{name}={MASK}")
+        }
+        _ => piece.to_owned(),
+    });
+    pieces.collect::<Vec<_>>().join("&")
+}
+
+/// As it must be written to mean itself: dollar signs doubled, line breaks as continuations.
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$").replace('\n', "\n  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Table;
+
+    fn config(text: &str) -> Config {
+        let path = Path::new("/tmp/test.ini");
+        let table = Table::parse_with(text, path, &|_| None).expect("good text");
+        let settings = Settings::from_table(&table, path).expect("good settings");
+        Config { path: path.to_owned(), table, settings }
+    }
+
+    #[test]
+    fn every_key_is_shown() {
+        let settings = config("[paths]\nplugins=/tmp\n").settings;
+        let shown = own_sections(&settings);
+        for (section, keys) in OWN_SECTIONS.iter().chain(&OLD_SECTIONS) {
+            let (_, lines) = shown.iter().find(|(name, _)| name == section).expect("the section is shown");
+            for key in *keys {
+                assert!(lines.iter().any(|(name, _)| name == key), "[{section}] {key} is not shown");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shown_means_the_same_and_hides_keys() {
+        let text = "[paths]\nplugins=/tmp\n[auth]\napikey=k1\n[plugin_parms]\na=x=1&apikey=k2\n[main]\ntoken=k3\nprice=$$5\n\
+                    [plugin_options]\na=threads=3\n[network]\nport=0\nbindto=127.0.0.1 ::1\n";
+        let first = config(text);
+        let shown = first.to_string();
+        assert!(!["k1", "k2", "k3"].iter().any(|key| shown.contains(key)), "{shown}");
+        let again = config(&shown);
+        assert_eq!(again.to_string(), shown);
+        assert_eq!(again.settings.listen, first.settings.listen);
+        assert_eq!(again.settings.limits, first.settings.limits);
+    }
+}
