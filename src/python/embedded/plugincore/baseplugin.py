@@ -18,7 +18,12 @@ from pserve_runtime.thread_loop import ThreadLoop
 from plugincore import logjam
 from plugincore.logjam import LogJam
 
-__all__ = ["BasePlugin", "asyncio", "inspect", "logjam"]
+__all__ = ["BasePlugin", "PluginOff", "asyncio", "inspect", "logjam"]
+
+
+class PluginOff(Exception):
+    """Raised by a constructor or `initialize`: this configuration does not want the plugin. It is not served, and
+    that is no error."""
 
 
 class BasePlugin:

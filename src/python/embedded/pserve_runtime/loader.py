@@ -15,7 +15,7 @@ import traceback
 import types
 from typing import Any
 
-from plugincore.baseplugin import BasePlugin, unwatch_key
+from plugincore.baseplugin import BasePlugin, PluginOff, unwatch_key
 from plugincore.logjam import LogJam
 
 from pserve_runtime.importer import STANDARD_NAMES, ImportTransaction, PluginFolder
@@ -178,6 +178,10 @@ class Loader:
                 await _initialize(instance, owner, kwargs, seconds)
                 # Only now: the constructor and `initialize` may set the id, the key or the handler.
                 slot = Slot(instance, owner, file, kwargs)
+            except PluginOff as off:
+                await cancel_all([owner], TERMINATE_SECONDS)
+                report("INFO", f"{cls.__name__} of {file.path} is off: {off}")
+                continue
             except BaseException:
                 await cancel_all([owner], TERMINATE_SECONDS)
                 raise
