@@ -369,3 +369,30 @@ def test_a_slow_reader_slows_its_handler_down_and_nobody_else(start: Start, aioh
         while piece := connection.recv(1 << 16):
             size += len(piece)
         assert size > 40_000_000
+
+
+def test_a_reload_and_a_stop_end_streams_that_have_no_end(start: Start, aiohttp: bool) -> None:
+    server = start({"events.py": EVENTS}, ini="[limits]\ndrain_timeout=0.3\n", aiohttp=aiohttp)
+
+    def open_stream() -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+        connection.sendall(b"GET /events/endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        read_until(connection, b"data: tick")
+        return connection
+
+    def read_to_the_end(connection: socket.socket) -> bytes:
+        with connection:
+            last = b""
+            while piece := connection.recv(65536):
+                last = piece
+            return last
+
+    first = open_stream()
+    assert server.get("/reload/events").status == 200
+    second = open_stream()
+    assert not read_to_the_end(first).endswith(b"0\r\n\r\n")
+    server.wait_for_log("GET /events/endless: cut off")
+    read_until(second, b"data: tick")
+    assert server.stop() == 0
+    read_to_the_end(second)
+    assert "Traceback" not in server.log, server.log

@@ -129,6 +129,10 @@ impl Call {
         self.id
     }
 
+    pub(super) fn instance(&self) -> Arc<PluginInstance> {
+        Arc::clone(&self.instance)
+    }
+
     pub(super) fn outlet(&self) -> Arc<Outlet> {
         Arc::clone(&self.outlet)
     }
@@ -210,6 +214,11 @@ impl Call {
     /// Takes what the handler raised. False: it is an aiohttp HTTP exception that has to send itself.
     fn fail(&self, error: &Bound<'_, PyAny>) -> bool {
         native::leave_if_forked();
+        if self.instance.has_ended() && is_cancellation(error) {
+            log::info!("{} {}: cut off, its plugin has ended", self.request.method, self.request.raw_path);
+            self.answer(Err(CallError::Lost));
+            return true;
+        }
         if error.is_instance_of::<PyConnectionError>()
             && let Some(reason) = self.clients_fault()
         {
@@ -246,6 +255,10 @@ impl Call {
         let job = PoolJob::Checked { call: slf.clone().unbind(), data, instance };
         this.shared.pool.submit(&this.shared, job);
     }
+}
+
+fn is_cancellation(error: &Bound<'_, PyAny>) -> bool {
+    error.get_type().name().is_ok_and(|name| name == "CancelledError")
 }
 
 impl Drop for Call {

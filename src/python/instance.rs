@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use pyo3::prelude::*;
@@ -78,6 +79,7 @@ pub struct PluginInstance {
     pub(super) slot: Py<PyAny>,
     log: Py<PyAny>,
     pub(super) lane: Lane,
+    has_ended: AtomicBool,
 }
 
 impl fmt::Debug for PluginInstance {
@@ -122,6 +124,15 @@ impl PluginInstance {
         self.key_rule.load_full()
     }
 
+    /// Whether it has been told to end: calls that are cancelled from then on are no mistakes.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn mark_ended(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn is_old_style(&self) -> bool {
         self.is_old_style
     }
@@ -162,6 +173,7 @@ impl PluginInstance {
             slot: slot.clone().unbind(),
             log: slot.getattr("log")?.unbind(),
             lane: Lane::new(options.threads),
+            has_ended: AtomicBool::new(false),
         })
     }
 }

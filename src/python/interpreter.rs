@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -51,8 +51,14 @@ pub(super) struct Shared {
     pub(super) pool: BlockingPool,
     runtime: Runtime,
     /// The tasks of async calls, by call: asyncio itself holds tasks weakly.
-    tasks: Mutex<HashMap<u64, Py<PyAny>>>,
+    tasks: Mutex<HashMap<u64, RunningTask>>,
     loop_replaced: Arc<Notify>,
+}
+
+/// An async call on the event loop.
+struct RunningTask {
+    task: Py<PyAny>,
+    instance: Arc<PluginInstance>,
 }
 
 /// Python objects that are looked up once.
@@ -158,9 +164,12 @@ impl Interpreter {
         self.run_coroutine(make, |found| instance::inspection_from_python(&found)).await
     }
 
-    /// Ends plugins: `terminate_plugin`, then their tasks. Bounded on the Python side for each plugin.
+    /// Ends plugins: calls that still run are cancelled, then `terminate_plugin`, then their tasks. Bounded on the
+    /// Python side for each plugin.
     pub async fn terminate(&self, instances: Vec<Arc<PluginInstance>>) -> Result<(), PythonError> {
+        let shared = Arc::clone(&self.shared);
         let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
+            shared.cancel_calls_of(py, &instances);
             let slots: Vec<_> = instances.iter().map(|instance| instance.slot.clone_ref(py)).collect();
             Ok(runtime.call_method1("terminate", (slots,))?.unbind())
         };
@@ -169,7 +178,13 @@ impl Interpreter {
 
     /// Ends every plugin that Python knows of: the last step of a stop.
     pub async fn terminate_all(&self) -> Result<(), PythonError> {
-        self.run_coroutine(|_, runtime| Ok(runtime.call_method0("terminate_all")?.unbind()), |_| Ok(())).await
+        let shared = Arc::clone(&self.shared);
+        let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
+            let all: Vec<_> = shared.running().values().map(|one| Arc::clone(&one.instance)).collect();
+            shared.cancel_calls_of(py, &all);
+            Ok(runtime.call_method0("terminate_all")?.unbind())
+        };
+        self.run_coroutine(make, |_| Ok(())).await
     }
 
     /// Runs a coroutine on the event loop and converts its result there.
@@ -203,7 +218,7 @@ impl Shared {
         self.with_call(py, pending, |py, instance, data, call| {
             let arguments = (instance.slot.bind(py), data, call, self.event_loop(py)?);
             let task = self.runtime.start.call1(py, arguments)?;
-            self.remember_task(call.get().id(), task);
+            self.remember_task(call.get(), task);
             Ok(())
         });
     }
@@ -242,7 +257,7 @@ impl Shared {
             .event_loop(py)
             .and_then(|event_loop| self.runtime.carry_on.call1(py, (slot, coroutine.bind(py), event_loop)));
         match task {
-            Ok(task) => self.remember_task(call.get().id(), task),
+            Ok(task) => self.remember_task(call.get(), task),
             Err(error) => call.get().raised(py, &error),
         }
     }
@@ -281,12 +296,34 @@ impl Shared {
         self.runtime.object.call_method0(py, "enter_handler_thread").map(drop)
     }
 
-    fn remember_task(&self, id: u64, task: Py<PyAny>) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).insert(id, task);
+    fn remember_task(&self, call: &Call, task: Py<PyAny>) {
+        let running = RunningTask { task, instance: call.instance() };
+        self.running().insert(call.id(), running);
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, RunningTask>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancels what still runs of plugins that end, such as a stream without an end. On the loop's thread.
+    fn cancel_calls_of(&self, py: Python<'_>, instances: &[Arc<PluginInstance>]) {
+        let tasks: Vec<Py<PyAny>> = {
+            let running = self.running();
+            let is_theirs = |one: &&RunningTask| instances.iter().any(|instance| Arc::ptr_eq(instance, &one.instance));
+            running.values().filter(is_theirs).map(|one| one.task.clone_ref(py)).collect()
+        };
+        for instance in instances {
+            instance.mark_ended();
+        }
+        for task in tasks {
+            if let Err(error) = task.call_method0(py, "cancel") {
+                log::warn!("a call cannot be cancelled: {error}");
+            }
+        }
     }
 
     pub(super) fn forget_task(&self, id: u64) {
-        let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let task = self.running().remove(&id);
         // Outside the lock: the last reference may run Python code.
         drop(task);
     }
