@@ -137,6 +137,17 @@ def test_multipart_piece_by_piece(server: Server) -> None:
     assert (small["parts"][0][:4], small["fields"]) == (["note", None, None, 5], ["note"])
 
 
+def test_parts_that_were_encoded_for_mail(server: Server) -> None:
+    body = multipart(
+        "b",
+        ('Content-Disposition: form-data; name="a"\r\nContent-Transfer-Encoding: base64', b"Z3LDvMOf\r\nIQ=="),
+        ('Content-Disposition: form-data; name="q"\r\nContent-Transfer-Encoding: Quoted-Printable', b"gr=C3=BC=\r\nn"),
+        ('Content-Disposition: form-data; name="x"\r\nContent-Transfer-Encoding: base64', b"?!"),
+    )
+    reply = server.post("/forms", body, "multipart/form-data; boundary=b").json()
+    assert reply == {"a": "grüß!", "q": "grün", "x": "?!"}
+
+
 def test_multipart_that_breaks_off_is_an_error(server: Server) -> None:
     reply = server.post(
         "/upload?how=parts",

@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use encoding_rs::Encoding;
 use futures_util::stream;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use multer::Multipart;
 use percent_encoding::percent_decode;
 
@@ -79,13 +81,28 @@ async fn multipart(content_type: &str, body: &Bytes) -> multer::Result<Vec<FormP
         let name = field.name().unwrap_or_default().to_owned();
         let file_name = field.file_name().map(str::to_owned);
         let content_type = field.content_type().map(ToString::to_string);
-        let mut data = field.bytes().await?;
+        let transfer = field.headers().get("content-transfer-encoding").cloned();
+        let mut data = transfer_decoded(field.bytes().await?, transfer.as_ref());
         if let (None, Some(encoding)) = (&file_name, content_type.as_deref().and_then(charset)) {
             data = encoding.decode_without_bom_handling(&data).0.into_owned().into();
         }
         parts.push(FormPart { name, file_name, content_type, data });
     }
     Ok(parts)
+}
+
+/// Undoes `Content-Transfer-Encoding` (RFC 2045, 6). What does not follow it stays as it was sent.
+fn transfer_decoded(data: Bytes, encoding: Option<&HeaderValue>) -> Bytes {
+    let name = encoding.and_then(|value| value.to_str().ok()).unwrap_or_default().trim().to_ascii_lowercase();
+    let decoded = match name.as_str() {
+        "base64" => {
+            let digits: Vec<u8> = data.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+            BASE64_STANDARD.decode(digits).ok()
+        }
+        "quoted-printable" => quoted_printable::decode(&data, quoted_printable::ParseMode::Robust).ok(),
+        _ => None,
+    };
+    decoded.map_or(data, Bytes::from)
 }
 
 /// Decodes a piece of a path. What is not UTF-8 when decoded, and what is no escape at all, stays as it was sent.
