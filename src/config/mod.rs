@@ -8,6 +8,7 @@ pub mod interpolate;
 pub mod live;
 mod lookup;
 pub mod secret;
+mod sections;
 pub mod settings;
 pub mod value;
 

@@ -1,22 +1,20 @@
 //! Starts CPython on the calling thread, with the right environment, and runs the event loop there until the end.
-#![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use pyo3::ffi;
+use anyhow::Context;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::{Notify, oneshot};
 
 use super::blocking_pool::{BlockingPool, PoolJob};
 use super::call::{Call, CallGuard, PendingCall};
+use super::cpython::{Arguments, check_venv, give_up_interpreter, initialize, sys_executable};
 use super::error::PythonError;
 use super::event_loop::{Completion, LoopQueue, Pump};
 use super::instance::{self, FileInspection, FileOutcome, FileToLoad, PluginInstance};
@@ -82,7 +80,9 @@ impl Interpreter {
         if let Some(venv) = &options.venv {
             check_venv(venv)?;
         }
-        initialize(&sys_executable(options.venv.as_deref()))?;
+        let typed: Vec<OsString> = std::env::args_os().collect();
+        initialize(&sys_executable(options.venv.as_deref()), &typed, Arguments::Ours)?;
+        give_up_interpreter();
         let queue = Arc::new(LoopQueue::new().context("cannot make an eventfd")?);
         let loop_replaced = Arc::new(Notify::new());
         let runtime = Python::attach(|py| {
@@ -327,101 +327,6 @@ impl Shared {
         // Outside the lock: the last reference may run Python code.
         drop(task);
     }
-}
-
-/// The version of Python in this program, as `3.11.2`.
-pub fn version() -> String {
-    // SAFETY: Py_GetVersion may be called before initialisation and returns a static string.
-    let text = unsafe { CStr::from_ptr(ffi::Py_GetVersion()) };
-    let text = text.to_string_lossy();
-    text.split_whitespace().next().unwrap_or_default().to_owned()
-}
-
-/// Checks that a virtual environment was made for the Python in this program: its packages fit no other.
-pub fn check_venv(venv: &Path) -> anyhow::Result<()> {
-    let file = venv.join("pyvenv.cfg");
-    let text = std::fs::read_to_string(&file).with_context(|| {
-        let shown = venv.display();
-        format!("{shown} is not a virtual environment ({} cannot be read)", file.display())
-    })?;
-    let field = |line: &str| {
-        let (key, value) = line.split_once('=')?;
-        matches!(key.trim(), "version" | "version_info").then(|| value.trim().to_owned())
-    };
-    let made_for = text.lines().find_map(field).unwrap_or_default();
-    let ours = version();
-    let minor = |version: &str| version.split('.').take(2).collect::<Vec<_>>().join(".");
-    if minor(&made_for) != minor(&ours) {
-        bail!(
-            "the virtual environment {} was made for Python {made_for}, and this program carries Python {ours}; \
-             make it again with `python{} -m venv --clear {}` or build pserve with PYO3_PYTHON set to the other Python",
-            venv.display(),
-            minor(&ours),
-            venv.display()
-        );
-    }
-    Ok(())
-}
-
-/// The interpreter that `sys.executable` names: the environment's, else the one this program was linked with, else
-/// one of the same version on the PATH.
-pub(super) fn sys_executable(venv: Option<&Path>) -> PathBuf {
-    if let Some(venv) = venv {
-        return std::path::absolute(venv).unwrap_or_else(|_| venv.to_owned()).join("bin/python");
-    }
-    let built_with = Path::new(env!("PSERVE_BUILD_PYTHON"));
-    if built_with.is_file() {
-        return built_with.to_owned();
-    }
-    let minor: Vec<String> = version().split('.').take(2).map(str::to_owned).collect();
-    let name = format!("python{}", minor.join("."));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(&name));
-    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| built_with.to_owned())
-}
-
-/// Initialises CPython: no signal handlers of its own, `sys.argv` as typed, paths as `executable` would have them.
-fn initialize(executable: &Path) -> anyhow::Result<()> {
-    let executable = CString::new(executable.as_os_str().as_bytes()).context("the interpreter's path")?;
-    let arguments: Vec<CString> = std::env::args_os()
-        .map(|argument| CString::new(argument.as_bytes()))
-        .collect::<Result<_, _>>()
-        .context("a command line argument")?;
-    let mut pointers: Vec<*const std::ffi::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
-    // SAFETY: the configuration is initialised before any field is set and cleared on every way out; the strings
-    // outlive the calls, which copy them; no other thread knows of the interpreter yet.
-    let failure = unsafe {
-        let mut config = std::mem::zeroed::<ffi::PyConfig>();
-        ffi::PyConfig_InitPythonConfig(&mut config);
-        config.install_signal_handlers = 0;
-        config.parse_argv = 0;
-        let config_pointer: *mut ffi::PyConfig = &mut config;
-        let mut status =
-            ffi::PyConfig_SetBytesString(config_pointer, &raw mut (*config_pointer).executable, executable.as_ptr());
-        if ffi::PyStatus_Exception(status) == 0 {
-            let count = pointers.len() as ffi::Py_ssize_t;
-            status = ffi::PyConfig_SetBytesArgv(config_pointer, count, pointers.as_mut_ptr());
-        }
-        if ffi::PyStatus_Exception(status) == 0 {
-            status = ffi::Py_InitializeFromConfig(config_pointer);
-        }
-        ffi::PyConfig_Clear(config_pointer);
-        (ffi::PyStatus_Exception(status) != 0).then(|| {
-            let text = if status.err_msg.is_null() {
-                "no reason given".into()
-            } else {
-                CStr::from_ptr(status.err_msg).to_string_lossy()
-            };
-            text.into_owned()
-        })
-    };
-    if let Some(reason) = failure {
-        bail!("Python {} does not start: {reason}", version());
-    }
-    // SAFETY: initialisation has just succeeded on this thread, which therefore holds the interpreter; giving it up
-    // here is what lets `Python::attach` take it on any thread.
-    unsafe { ffi::PyEval_SaveThread() };
-    Ok(())
 }
 
 fn prepare(

@@ -5,6 +5,7 @@
 
 mod blocking_pool;
 mod call;
+mod cpython;
 mod embedded;
 mod error;
 mod event_loop;
@@ -24,10 +25,11 @@ mod sysinfo;
 mod websocket;
 
 pub use call::CallGuard;
+pub use cpython::{check_venv, version};
 pub use embedded::write_plugincore;
 pub use error::PythonError;
 pub use instance::{FileInspection, FileOutcome, FileToLoad, MissingModule, PluginInstance};
-pub use interpreter::{Interpreter, InterpreterOptions, check_venv, version};
+pub use interpreter::{Interpreter, InterpreterOptions};
 pub use memory::give_back_free_memory;
 pub use scheduling::share_the_core_in_turns;
 pub use script::run_script;

@@ -1,16 +1,15 @@
 //! `pserve python`: the interpreter inside this program as an ordinary `python`, with `plugincore` to import.
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, OsString, c_char};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsString;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::cpython::{Arguments, Initialised, check_venv, initialize, sys_executable};
 use super::error::PythonError;
-use super::interpreter::{check_venv, sys_executable};
 use super::{embedded, native};
 
 /// Runs a script, `-m module`, `-c code` or a prompt, as the arguments say, and gives the exit status. Must run on the
@@ -19,40 +18,11 @@ pub fn run_script(arguments: &[OsString], venv: Option<&Path>, plugins_dir: Opti
     if let Some(venv) = venv {
         check_venv(venv)?;
     }
-    let executable =
-        CString::new(sys_executable(venv).into_os_string().into_vec()).context("the interpreter's path")?;
-    let typed = std::iter::once(OsString::from("python")).chain(arguments.iter().cloned());
-    let typed: Vec<CString> =
-        typed.map(|text| CString::new(text.into_vec())).collect::<Result<_, _>>().context("an argument")?;
-    let mut pointers: Vec<*const c_char> = typed.iter().map(|text| text.as_ptr()).collect();
-    // SAFETY: the configuration is initialised before any field is set and cleared on every way out; the strings
-    // outlive the calls, which copy them; this is the only thread that knows of the interpreter.
-    let status = unsafe {
-        let mut config = std::mem::zeroed::<ffi::PyConfig>();
-        ffi::PyConfig_InitPythonConfig(&mut config);
-        config.parse_argv = 1;
-        let config_pointer: *mut ffi::PyConfig = &mut config;
-        let mut status =
-            ffi::PyConfig_SetBytesString(config_pointer, &raw mut (*config_pointer).executable, executable.as_ptr());
-        if ffi::PyStatus_Exception(status) == 0 {
-            let count = pointers.len() as ffi::Py_ssize_t;
-            status = ffi::PyConfig_SetBytesArgv(config_pointer, count, pointers.as_mut_ptr());
-        }
-        if ffi::PyStatus_Exception(status) == 0 {
-            status = ffi::Py_InitializeFromConfig(config_pointer);
-        }
-        ffi::PyConfig_Clear(config_pointer);
-        status
-    };
-    // SAFETY: reads two fields of a status that a call above has returned.
-    let (is_exit, has_failed) = unsafe { (ffi::PyStatus_IsExit(status) != 0, ffi::PyStatus_Exception(status) != 0) };
-    if is_exit {
-        // `--version` and the like have been answered, through C's own buffers.
+    let typed: Vec<OsString> = std::iter::once("python".into()).chain(arguments.iter().cloned()).collect();
+    if let Initialised::Answered { exit_status } = initialize(&sys_executable(venv), &typed, Arguments::Pythons)? {
+        // Through C's own buffers.
         flush();
-        return Ok(status.exitcode);
-    }
-    if has_failed {
-        bail!("Python does not start");
+        return Ok(exit_status);
     }
     Python::attach(|py| {
         prepare(py, plugins_dir).map_err(|error| anyhow::anyhow!("{}", PythonError::from_exception(py, &error)))
