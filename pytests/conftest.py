@@ -39,6 +39,7 @@ class Reply:
 class Server:
     def __init__(self, folder: Path, env: dict[str, str], arguments: list[str]) -> None:
         self.folder = folder
+        self.environment = env
         environment = {**os.environ, **env}
         if "VIRTUAL_ENV" not in env:
             environment.pop("VIRTUAL_ENV", None)

@@ -148,6 +148,12 @@ def test_parts_that_were_encoded_for_mail(server: Server) -> None:
     assert reply == {"a": "grüß!", "q": "grün", "x": "?!"}
 
 
+def test_a_file_name_in_its_extended_form(server: Server) -> None:
+    head = "Content-Disposition: form-data; name=\"f\"; filename*=UTF-8''gr%C3%BC%C3%9F.txt"
+    reply = server.post("/forms", multipart("b", (head, b"x")), "multipart/form-data; boundary=b").json()
+    assert "filename='grüß.txt'" in reply["f"]
+
+
 def test_multipart_that_breaks_off_is_an_error(server: Server) -> None:
     reply = server.post(
         "/upload?how=parts",

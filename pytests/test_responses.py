@@ -120,6 +120,26 @@ class Responses(BasePlugin):
         return web.FileResponse('/no/such/file')
     async def folder(self, request):
         return web.FileResponse('/tmp')
+    async def too_short(self, request):
+        response = web.StreamResponse()
+        response.content_length = 100
+        await response.prepare(request)
+        await response.write(b'only')
+        return response
+    async def yields_ints(self, request):
+        async def pieces():
+            yield 300_000_000
+        return web.Response(body=pieces())
+    async def own_type(self, request):
+        return web.Response(text='x', headers={'Content-Type': 'text/html; q=1'})
+    async def umlauts(self, request):
+        raise web.HTTPSeeOther('/süß?q=a b')
+    async def odd_status(self, request):
+        return web.Response(status=499)
+    async def plain_odd_status(self, request):
+        return 499, {'a': 1}
+    async def archive(self, request):
+        return web.FileResponse(os.path.join(os.path.dirname(__file__), 'packed.txt.gz'))
     async def is_instance(self, request):
         return [isinstance(request, web.Request), isinstance(request, web.BaseRequest)]
     async def too_early(self, request):
@@ -267,6 +287,9 @@ def test_files_with_conditions_and_ranges(responses: Server) -> None:
     reply = ask(responses, "packed", Accept_Encoding="gzip")
     assert (gzip.decompress(reply.body), reply.headers["Content-Encoding"]) == (b"packed", "gzip")
     assert ask(responses, "packed").text == "plain"
+    assert ask(responses, "file", Range="bytes=0-1", If_Range='"other"').status == 200
+    assert ask(responses, "file", Range="Bytes=0-1").text == "01"
+    assert ask(responses, "archive").headers["Content-Type"] == "application/gzip"
     assert ask(responses, "no_file").status == 404
     assert ask(responses, "folder").status == 403
 
@@ -396,3 +419,31 @@ def test_a_reload_and_a_stop_end_streams_that_have_no_end(start: Start, aiohttp:
     assert server.stop() == 0
     read_to_the_end(second)
     assert "Traceback" not in server.log, server.log
+
+
+def test_a_body_shorter_than_announced_is_cut_off(responses: Server) -> None:
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        ask(responses, "too_short")
+    assert cut.value.partial == b"only"
+    with pytest.raises(http.client.HTTPException):
+        ask(responses, "yields_ints")
+    responses.wait_for_log("TypeError")
+
+
+def test_small_things_that_clients_see(responses: Server) -> None:
+    kind = ask(responses, "own_type").headers["Content-Type"]
+    assert sorted(kind.split("; ")) == ["charset=utf-8", "q=1", "text/html"]
+    assert ask(responses, "umlauts").headers["Location"] == "/s%C3%BC%C3%9F?q=a%20b".replace(
+        "%20", responses_blank(responses)
+    )
+    for odd in ("odd_status", "plain_odd_status"):
+        connection = http.client.HTTPConnection("127.0.0.1", responses.port, timeout=PATIENCE)
+        connection.request("GET", f"/responses?kind={odd}")
+        reply = connection.getresponse()
+        assert (reply.status, reply.reason) == (499, "")
+        connection.close()
+
+
+def responses_blank(responses: Server) -> str:
+    """yarl writes a blank in a query as a plus sign."""
+    return "+" if "VIRTUAL_ENV" in responses.environment else "%20"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,11 +22,15 @@ class Echo(BasePlugin):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.ends = []
+        self.listen = asyncio.Event()
     async def request_handler(self, request=None, subpath=None, mode='', **data):
         if subpath == 'ends':
             return self.ends
+        if subpath == 'listen':
+            self.listen.set()
+            return 'ok'
         options = {'protocols': ('chat', 'other'), 'max_msg_size': 1000}
-        if mode == 'beat':
+        if mode in ('beat', 'push'):
             options['heartbeat'] = 0.1
         ws = web.WebSocketResponse(**options)
         if subpath == 'maybe' and not ws.can_prepare(request):
@@ -36,6 +42,16 @@ class Echo(BasePlugin):
             await ws.send_json({'peer': ws.get_extra_info('peername')[0], 'protocol': ws.ws_protocol})
             await ws.close(code=4001, message=b'said all')
             return ws
+        if mode == 'push':
+            for number in range(20):
+                await ws.send_str(str(number))
+                await asyncio.sleep(0.05)
+            return ws
+        if mode == 'deaf':
+            await self.listen.wait()
+            return ws
+        if mode == 'other':
+            asyncio.get_running_loop().call_later(0.1, lambda: asyncio.ensure_future(ws.close()))
         kinds = []
         async for message in ws:
             kinds.append(message.type.name)
@@ -162,3 +178,82 @@ def test_many_at_a_time(server: Server, dial: Any) -> None:
     for number, ws in enumerate(all_of_them):
         ws.send(str(number))
     assert [ws.recv(PATIENCE) for ws in all_of_them] == [f"echo {number}" for number in range(50)]
+
+
+def test_a_megabyte_through_one_connection(server: Server, dial: Any) -> None:
+    ws = dial()
+    for number in range(1100):
+        ws.send("x" * 900 + str(number))
+        assert ws.recv(PATIENCE) == "echo " + "x" * 900 + str(number)
+
+
+def test_a_client_that_nobody_listens_to_is_made_to_wait(server: Server, dial: Any) -> None:
+    ws = dial("/echo?mode=deaf", compression=None)
+    ws.socket.settimeout(1)
+    sent = 0
+    frame = b"\x82\xfe\x03\xe8" + b"\0" * 4 + b"x" * 1000
+    with pytest.raises((TimeoutError, OSError)):
+        while sent < 50_000_000:
+            ws.socket.sendall(frame * 50)
+            sent += 50_000
+    assert sent < 20_000_000
+    assert server.get("/echo/listen").text == "ok"
+
+
+def test_a_handler_that_only_pushes_keeps_its_heartbeat(server: Server, dial: Any) -> None:
+    ws = dial("/echo?mode=push")
+    assert [ws.recv(PATIENCE) for _ in range(20)] == [str(number) for number in range(20)]
+
+
+def test_another_task_may_close(server: Server, dial: Any) -> None:
+    ws = dial("/echo?mode=other")
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.recv(PATIENCE)
+    assert closed.value.rcvd.code == 1000
+    assert wait_for_end(server)[:3] == [[], 1000, True]
+
+
+def raw(server: Server, *frames: bytes) -> bytes:
+    """What the server sends after its handshake for these frames, until it closes."""
+    head = (
+        b"GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        connection.sendall(head + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += connection.recv(4096)
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in data, "the example of RFC 6455, 1.3"
+        connection.sendall(b"".join(frames))
+        return data.partition(b"\r\n\r\n")[2] + connection.makefile("rb").read()
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    return bytes([0x80 | opcode, 0x80 | len(payload)]) + b"\0\0\0\0" + payload
+
+
+def test_what_came_before_a_close_is_answered_first(server: Server) -> None:
+    answer = raw(server, masked(1, b"hello"), masked(8, b"\x03\xe8"))
+    assert answer == b"\x81\x0aecho hello" + b"\x88\x02\x03\xe8"
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"), [(masked(1, b"\xff\xfe"), 1007), (b"\xf1\x80\0\0\0\0", 1002), (masked(3, b""), 1002)]
+)
+def test_wrong_frames_close_at_once(server: Server, frame: bytes, code: int) -> None:
+    answer = raw(server, frame)
+    assert answer[:1] == b"\x88" and int.from_bytes(answer[2:4], "big") == code
+
+
+def test_a_stop_waits_for_open_connections_and_says_goodbye(request: pytest.FixtureRequest, start: Start) -> None:
+    server = start({"echo.py": ECHO}, ini="[limits]\ndrain_timeout=1\n")
+    ws = connect(f"ws://127.0.0.1:{server.port}/echo")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for_log("SIGTERM")
+    ws.send("still here")
+    assert ws.recv(PATIENCE) == "echo still here"
+    with pytest.raises(ConnectionClosed) as closed:
+        ws.recv(PATIENCE)
+    assert closed.value.rcvd.code == 1001
+    assert server.stop() == 0
+    assert "Traceback" not in server.log, server.log

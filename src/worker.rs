@@ -22,6 +22,9 @@ use crate::{logging, shutdown};
 /// How long terminating all plugins may take at a stop, tasks included.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(8);
 
+/// How long calls without a connection are waited for at least.
+const LEFT_BEHIND_LIMIT: Duration = Duration::from_millis(200);
+
 /// Requests after which memory is worth giving back, and requests in a second that are few enough to do it between.
 const LOAD_REQUESTS: u64 = 1000;
 const QUIET_REQUESTS: u64 = 20;
@@ -230,14 +233,17 @@ impl Conductor {
     /// process at once.
     async fn stop(self, server: Option<Server>, stops: &StopRequests) {
         let limit = self.site.config.get().settings.limits.drain_timeout;
+        let deadline = tokio::time::Instant::now() + limit;
         let orderly = async {
             if let Some(server) = server
                 && !server.drain(limit).await
             {
                 log::warn!("some connections were still busy after {limit:?}");
             }
-            // Connections that ended early may have left calls behind: what was accepted is finished.
-            self.site.plugins.drain(Duration::from_millis(200)).await;
+            // Connections that ended early, and those that were taken over, have left calls behind: what was accepted
+            // is finished.
+            let rest = deadline.saturating_duration_since(tokio::time::Instant::now());
+            self.site.plugins.drain(rest.max(LEFT_BEHIND_LIMIT)).await;
             if tokio::time::timeout(TERMINATE_LIMIT, self.site.plugins.terminate_all()).await.is_err() {
                 log::warn!("plugins did not terminate within {TERMINATE_LIMIT:?}");
             }

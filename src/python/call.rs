@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -14,7 +15,7 @@ use super::error::PythonError;
 use super::instance::PluginInstance;
 use super::interpreter::Shared;
 use super::{native, reply};
-use crate::exchange::{CallError, CallResult, PluginReply, PluginRequest, Raised};
+use crate::exchange::{CallError, CallResult, PluginReply, PluginRequest, Raised, ReplyBody};
 use crate::logging::{self, Severity};
 use crate::pipe::{PipeReader, PipeWriter};
 
@@ -37,7 +38,11 @@ pub(super) struct Outlet {
 enum OutletState {
     Waiting(oneshot::Sender<CallResult>, CallGuard),
     /// The head is out; the handler writes the rest.
-    Begun(Arc<PipeWriter>, CallGuard),
+    Begun {
+        writer: Arc<PipeWriter>,
+        guard: CallGuard,
+        is_upgraded: bool,
+    },
     Ended,
 }
 
@@ -55,7 +60,8 @@ impl Outlet {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, OutletState::Ended) {
             OutletState::Waiting(sender, guard) => {
-                *state = OutletState::Begun(writer, guard);
+                let is_upgraded = matches!(reply.body, ReplyBody::Upgraded { .. });
+                *state = OutletState::Begun { writer, guard, is_upgraded };
                 // Nobody waits any more when the client has gone: the pipe then has no reader, and writing says so.
                 let _ = sender.send(Ok(reply));
                 true
@@ -67,9 +73,17 @@ impl Outlet {
         }
     }
 
+    /// The last word on a WebSocket whose handler is cut off: going away (RFC 6455, 7.4.1).
+    fn say_goodbye(&self) {
+        if let OutletState::Begun { writer, is_upgraded: true, .. } = &*self.lock() {
+            writer.push(Bytes::from_static(&[0x88, 0x02, 0x03, 0xe9]));
+            writer.finish();
+        }
+    }
+
     /// The regular end of a body that has begun.
     fn finish_body(&self) {
-        if let OutletState::Begun(writer, _) = &*self.lock() {
+        if let OutletState::Begun { writer, .. } = &*self.lock() {
             writer.finish();
         }
     }
@@ -82,7 +96,7 @@ impl Outlet {
                 let _ = sender.send(result);
                 drop(guard);
             }
-            (OutletState::Begun(writer, guard), result) => {
+            (OutletState::Begun { writer, guard, .. }, result) => {
                 if let Err(error) = result {
                     writer.fail(error.to_string());
                 }
@@ -94,14 +108,14 @@ impl Outlet {
 
     /// Whether the reply has begun and not ended.
     pub(super) fn has_begun(&self) -> bool {
-        matches!(*self.lock(), OutletState::Begun(..))
+        matches!(*self.lock(), OutletState::Begun { .. })
     }
 
     /// Whether the client has left before its answer was complete.
     pub(super) fn is_disconnected(&self) -> bool {
         match &*self.lock() {
             OutletState::Waiting(sender, _) => sender.is_closed(),
-            OutletState::Begun(writer, _) => writer.is_abandoned(),
+            OutletState::Begun { writer, .. } => writer.is_abandoned(),
             OutletState::Ended => false,
         }
     }
@@ -216,6 +230,7 @@ impl Call {
         native::leave_if_forked();
         if self.instance.has_ended() && is_cancellation(error) {
             log::info!("{} {}: cut off, its plugin has ended", self.request.method, self.request.raw_path);
+            self.outlet.say_goodbye();
             self.answer(Err(CallError::Lost));
             return true;
         }

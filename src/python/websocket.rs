@@ -3,7 +3,7 @@
 //! tungstenite does the work, on memory instead of a socket. The real aiohttp brings its own framing.
 
 use std::io::{self, Read, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BytesMut};
 use pyo3::exceptions::PyValueError;
@@ -52,6 +52,12 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
+impl WebSocketCodec {
+    fn lock(&self) -> MutexGuard<'_, WebSocket<Memory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 type PythonMessage<'py> = (u8, Bound<'py, PyBytes>, Option<u16>);
 
 #[pymethods]
@@ -64,17 +70,30 @@ impl WebSocketCodec {
         Self(Mutex::new(WebSocket::from_raw_socket(Memory::default(), Role::Server, Some(config))))
     }
 
-    /// Takes bytes from the client and gives the messages that they complete. ValueError says what is wrong with them;
-    /// its second argument is the close code to send.
-    fn receive<'py>(&self, py: Python<'py>, data: &[u8]) -> PyResult<Vec<PythonMessage<'py>>> {
-        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.get_mut().incoming.extend_from_slice(data);
-        let mut messages = Vec::new();
+    /// Takes bytes from the client.
+    fn feed(&self, data: &[u8]) {
+        self.lock().get_mut().incoming.extend_from_slice(data);
+    }
+
+    /// Bytes that wait to be read as messages.
+    #[getter]
+    fn waiting_bytes(&self) -> usize {
+        self.lock().get_ref().incoming.len()
+    }
+
+    /// The next message, when it is complete. One at a time: after a close has been read nothing can be sent any more.
+    /// ValueError says what is wrong with the bytes; its second argument is the close code to send.
+    fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<PythonMessage<'py>>> {
+        let mut socket = self.lock();
         loop {
             match socket.read() {
-                Ok(message) => messages.extend(to_python(py, message)),
-                Err(Error::Io(problem)) if problem.kind() == io::ErrorKind::WouldBlock => return Ok(messages),
-                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Ok(messages),
+                Ok(message) => {
+                    if let Some(message) = to_python(py, message) {
+                        return Ok(Some(message));
+                    }
+                }
+                Err(Error::Io(problem)) if problem.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(Error::ConnectionClosed | Error::AlreadyClosed) => return Ok(None),
                 Err(error) => {
                     let code = match &error {
                         Error::Capacity(_) => CloseCode::Size,
@@ -97,7 +116,7 @@ impl WebSocketCodec {
         close_code: Option<u16>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let message = to_message(opcode, payload, close_code)?;
-        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = self.lock();
         match socket.write(message).and_then(|()| socket.flush()) {
             Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => {}
             Err(error) => return Err(PyValueError::new_err(error.to_string())),
@@ -107,7 +126,7 @@ impl WebSocketCodec {
 
     /// What must go out of itself: answers to pings, and to a close.
     fn pending<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = self.lock();
         // The only errors of memory are those of an end that has come already.
         let _ = socket.flush();
         PyBytes::new(py, &std::mem::take(&mut socket.get_mut().outgoing))

@@ -109,19 +109,26 @@ impl PipedBody {
             return Poll::Ready(Some(Err(failure)));
         }
         match ready!(self.bytes.poll_next(context)) {
-            None => Poll::Ready(None),
+            None => match self.remaining {
+                Some(missing) if missing > 0 => {
+                    self.fail_soon(format!("the body ended {missing} bytes early").into(), context)
+                }
+                _ => Poll::Ready(None),
+            },
             Some(Ok(bytes)) => {
                 self.sent_bytes += bytes.len() as u64;
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Some(Err(broken)) => {
-                // hyper drops the connection at an error; what came before it goes out first.
-                self.failure = Some(broken.into());
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
+            Some(Err(broken)) => self.fail_soon(broken.into(), context),
         }
+    }
+
+    /// hyper drops the connection at an error: what came before it goes out first.
+    fn fail_soon<T>(&mut self, failure: BoxError, context: &Context<'_>) -> Poll<T> {
+        self.failure = Some(failure);
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -19,6 +19,9 @@ const LEAST_BYTES: u64 = 1024;
 /// What takes longer than a fraction of a millisecond goes to another thread.
 const MOST_BYTES_IN_PLACE: usize = 32 << 10;
 
+/// Fields that say something of the bytes as they are (RFC 9530 and its forerunners).
+const DIGESTS: [&str; 4] = ["content-md5", "digest", "content-digest", "repr-digest"];
+
 /// A little less than zlib's default, for two thirds of its time.
 const LEVEL: u32 = 5;
 
@@ -100,6 +103,7 @@ fn is_worth_it<B: http_body::Body>(response: &Response<Outgoing<B>>) -> bool {
         && response.status() != StatusCode::PARTIAL_CONTENT
         && !has(header::CONTENT_ENCODING)
         && !has(header::CONTENT_RANGE)
+        && DIGESTS.iter().all(|name| !headers.contains_key(*name))
         && !is_fixed
         && headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(shrinks)
 }

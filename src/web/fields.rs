@@ -79,7 +79,7 @@ async fn multipart(content_type: &str, body: &Bytes) -> multer::Result<Vec<FormP
     let mut parts = Vec::new();
     while let Some(field) = multipart.next_field().await? {
         let name = field.name().unwrap_or_default().to_owned();
-        let file_name = field.file_name().map(str::to_owned);
+        let file_name = field.file_name().map(str::to_owned).or_else(|| extended_file_name(field.headers()));
         let content_type = field.content_type().map(ToString::to_string);
         let transfer = field.headers().get("content-transfer-encoding").cloned();
         let mut data = transfer_decoded(field.bytes().await?, transfer.as_ref());
@@ -89,6 +89,18 @@ async fn multipart(content_type: &str, body: &Bytes) -> multer::Result<Vec<FormP
         parts.push(FormPart { name, file_name, content_type, data });
     }
     Ok(parts)
+}
+
+/// `filename*=utf-8''...` (RFC 8187), which multer leaves alone.
+fn extended_file_name(headers: &HeaderMap) -> Option<String> {
+    let disposition = headers.get(header::CONTENT_DISPOSITION)?.to_str().ok()?;
+    let mut parameters = disposition.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    let (_, value) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("filename*"))?;
+    let mut pieces = value.trim().splitn(3, '\'');
+    let (charset, _, text) = (pieces.next()?, pieces.next()?, pieces.next()?);
+    let bytes: Vec<u8> = percent_decode(text.as_bytes()).collect();
+    let encoding = Encoding::for_label(charset.as_bytes()).unwrap_or(encoding_rs::UTF_8);
+    Some(encoding.decode_without_bom_handling(&bytes).0.into_owned())
 }
 
 /// Undoes `Content-Transfer-Encoding` (RFC 2045, 6). What does not follow it stays as it was sent.

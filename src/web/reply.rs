@@ -59,7 +59,10 @@ pub fn plugin_reply(reply: PluginReply) -> Response {
     if reply.is_response {
         response.extensions_mut().insert(OwnStatus);
     }
-    if let Some(reason) = reply.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+    let own_reason = reply.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
+    // hyper would write `<none>` after a code that has no usual words.
+    let no_words = || status.canonical_reason().is_none().then(|| ReasonPhrase::from_static(b""));
+    if let Some(reason) = own_reason.or_else(no_words) {
         response.extensions_mut().insert(reason);
     }
     let headers = response.headers_mut();

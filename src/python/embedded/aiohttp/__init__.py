@@ -8,10 +8,27 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from pserve_runtime.request import ETag, HttpVersion
+
 from aiohttp.multipart import BodyPartReader, MultipartReader
 from aiohttp.web_ws import WSCloseCode, WSMessage, WSMsgType
 
-__all__ = ["BodyPartReader", "MultipartReader", "WSCloseCode", "WSMessage", "WSMsgType"]
+__version__ = "3.0.0+pserve"
+
+__all__ = [
+    "BodyPartReader",
+    "ETag",
+    "HttpVersion",
+    "HttpVersion10",
+    "HttpVersion11",
+    "MultipartReader",
+    "WSCloseCode",
+    "WSMessage",
+    "WSMsgType",
+]
+
+HttpVersion10 = HttpVersion(1, 0)
+HttpVersion11 = HttpVersion(1, 1)
 
 _CLIENT_SIDE = frozenset(
     """BaseConnector BasicAuth ChainMapProxy ClientConnectionError ClientConnectorError ClientError ClientOSError

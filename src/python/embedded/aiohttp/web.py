@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pserve_runtime.request import FileField, Request
+from pserve_runtime.request import ETag, FileField, HttpVersion, Request
 
 import aiohttp
 from aiohttp import web_exceptions
@@ -14,14 +14,31 @@ from aiohttp.web_response import ContentCoding, Response, StreamResponse, json_r
 from aiohttp.web_ws import WebSocketReady, WebSocketResponse, WSCloseCode, WSMsgType
 
 BaseRequest = Request
+HttpVersion10 = HttpVersion(1, 0)
+HttpVersion11 = HttpVersion(1, 1)
+
+
+class RequestPayloadError(Exception):
+    """A body that cannot be read."""
+
+
+class NotAppKeyWarning(UserWarning):
+    """Known to plugins that filter it."""
+
 
 __all__ = [
     *web_exceptions.__all__,
     "BaseRequest",
     "ContentCoding",
+    "ETag",
     "FileField",
     "FileResponse",
+    "HttpVersion",
+    "HttpVersion10",
+    "HttpVersion11",
+    "NotAppKeyWarning",
     "Request",
+    "RequestPayloadError",
     "Response",
     "StreamResponse",
     "WSCloseCode",

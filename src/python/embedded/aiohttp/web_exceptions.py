@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 from pserve_runtime.url import url
 
@@ -68,8 +69,10 @@ class HTTPMove(HTTPRedirection):
     def __init__(self, location: Any, **options: Any) -> None:
         if not location:
             raise ValueError("HTTP redirects need a location to redirect to.")
+        if isinstance(location, (bool, int, float, bytes)):
+            raise TypeError("Constructor parameter should be str")
         super().__init__(**options)
-        self.headers["Location"] = str(url(str(location)))
+        self.headers["Location"] = quote(str(location), safe="%/:?#[]@!$&'()*+,;=~")
         self.location = location
 
 

@@ -11,6 +11,18 @@ from typing import Any
 
 from aiohttp.web_response import OCTETS, StreamResponse
 
+TYPES = mimetypes.MimeTypes()
+# A compressed file is sent as what it is.
+TYPES.encodings_map.clear()
+for _ending, _type in {
+    ".br": "application/x-brotli",
+    ".bz2": "application/x-bzip2",
+    ".gz": "application/gzip",
+    ".xz": "application/x-xz",
+    ".Z": "application/x-compress",
+}.items():
+    TYPES.add_type(_type, _ending)
+
 NEIGHBOURS = {".br": "br", ".gz": "gzip"}
 
 
@@ -27,7 +39,7 @@ class FileResponse(StreamResponse):
     ) -> None:
         super().__init__(status=status, reason=reason, headers=headers)
         self._path = pathlib.Path(path)
-        self._chunk_size = chunk_size
+        self._chunk_size = max(chunk_size, 4096)
 
     async def prepare(self, request: Any) -> Any:
         if self.prepared:
@@ -54,6 +66,8 @@ class FileResponse(StreamResponse):
 
     def _open(self, accepted: str) -> tuple[Any, str | None]:
         """The file, or a compressed neighbour of it. PermissionError for what is no regular file."""
+        if not self._path.name:
+            raise PermissionError(f"{self._path} is no regular file")
         for ending, encoding in NEIGHBOURS.items():
             neighbour = self._path.with_name(self._path.name + ending)
             if encoding in accepted and neighbour.is_file() and not neighbour.is_symlink():
@@ -72,6 +86,7 @@ class FileResponse(StreamResponse):
                 self.etag, self.last_modified = tag, status.st_mtime
             self.content_length = 0 if failed == 412 else None
             return 0, 0
+        self.etag, self.last_modified = tag, status.st_mtime
         try:
             start, stop = self._range(request, status)
         except ValueError:
@@ -79,12 +94,11 @@ class FileResponse(StreamResponse):
             self._headers["Content-Range"] = f"bytes */{status.st_size}"
             return 0, 0
         if "Content-Type" not in self._headers:
-            self.content_type = mimetypes.guess_type(self._path.name)[0] or OCTETS
+            self.content_type = TYPES.guess_type(self._path.name)[0] or OCTETS
         if encoding:
             self._headers["Content-Encoding"] = encoding
             self._headers["Vary"] = "Accept-Encoding"
             self._compression = False
-        self.etag, self.last_modified = tag, status.st_mtime
         self.content_length = stop - start
         self._headers["Accept-Ranges"] = "bytes"
         if self.status == 206:
@@ -111,6 +125,8 @@ class FileResponse(StreamResponse):
         """The bytes that were asked for; sets 206 for a part. ValueError when there are none."""
         size = status.st_size
         condition = request.if_range
+        if request.headers.get("If-Range") == self.headers["ETag"]:
+            condition = None
         if condition is not None and status.st_mtime > condition.timestamp():
             return 0, size
         wanted = request.http_range

@@ -10,6 +10,7 @@ import json
 import math
 import mimetypes
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, MutableMapping
@@ -21,6 +22,8 @@ from typing import Any
 from pserve_runtime.multimap import MutableHeaders, mutable_headers
 
 OCTETS = "application/octet-stream"
+FILE_PIECE = 64 << 10
+_NOTHING: Any = object()
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -222,7 +225,11 @@ class StreamResponse(MutableMapping):  # type: ignore[type-arg]
         self._set_content_type(self.content_type, None if value is None else str(value).lower())
 
     def _set_content_type(self, kind: str, charset: str | None) -> None:
-        self._headers["Content-Type"] = kind if charset is None else f"{kind}; charset={charset}"
+        """Sets both, and leaves other parameters as they are."""
+        given = [part.strip() for part in str(self._headers.get("Content-Type", "")).split(";")[1:]]
+        kept = [part for part in given if part and part.partition("=")[0].strip().lower() != "charset"]
+        charsets = [] if charset is None else [f"charset={charset}"]
+        self._headers["Content-Type"] = "; ".join([kind, *kept, *charsets])
 
     @property
     def last_modified(self) -> datetime.datetime | None:
@@ -261,7 +268,7 @@ class StreamResponse(MutableMapping):  # type: ignore[type-arg]
         elif value == "*" or getattr(value, "value", None) == "*":
             self._headers["ETag"] = "*"
         elif isinstance(value, str):
-            if '"' in value:
+            if not re.fullmatch(r"[!#-~\x80-\xff]+", value):
                 raise ValueError("Value is not a valid etag. Maybe it contains '\"'?")
             self._headers["ETag"] = f'"{value}"'
         elif hasattr(value, "is_weak"):
@@ -278,6 +285,8 @@ class StreamResponse(MutableMapping):  # type: ignore[type-arg]
         if self._writer is None:
             self._request = request
             self._writer = request._payload_writer
+            if self._keep_alive is None:
+                self._keep_alive = request.keep_alive
             self._prepare_head(request)
             await self._writer.write_headers(f"HTTP/1.1 {self._status} {self._reason}", self._headers)
         return self._writer
@@ -405,6 +414,8 @@ class Response(StreamResponse):
                 raise TypeError(f"text argument must be str ({type(text)!r})")
             if not has_own_type:
                 self._set_content_type(content_type or "text/plain", charset or "utf-8")
+            elif self.charset is None and self.content_type != OCTETS:
+                self.charset = "utf-8"
             body = text.encode(self.charset or "utf-8")
         elif content_type is not None:
             self._set_content_type(content_type, charset)
@@ -425,14 +436,12 @@ class Response(StreamResponse):
             body = bytes(body)
         elif isinstance(body, io.TextIOBase):
             self._default_type("text/plain; charset=utf-8")
-            body = body.read().encode(self.charset or "utf-8")
         elif isinstance(body, io.IOBase):
             name = getattr(body, "name", None)
             if isinstance(name, str):
                 name = os.path.basename(name)
                 self._default_type(mimetypes.guess_type(name)[0] or OCTETS)
                 self._headers.setdefault("Content-Disposition", f'attachment; filename="{name}"')
-            body = body.read()  # type: ignore[attr-defined]
         elif body is not None and not isinstance(body, (bytes, bytearray)) and not hasattr(body, "__aiter__"):
             raise ValueError(f"Unsupported body type {type(body)!r}")
         self._body = body
@@ -467,7 +476,11 @@ class Response(StreamResponse):
             return len(self._compressed)
         if self._body is None:
             return 0
-        return len(self._body) if isinstance(self._body, (bytes, bytearray)) else None
+        if isinstance(self._body, (bytes, bytearray)):
+            return len(self._body)
+        if isinstance(self._body, io.BytesIO):
+            return len(self._body.getbuffer()) - self._body.tell()
+        return None
 
     @content_length.setter
     def content_length(self, value: int | None) -> None:
@@ -493,15 +506,27 @@ class Response(StreamResponse):
         if self._eof_sent:
             return
         body = self._compressed if self._compressed is not None else self._body
-        if body is not None and not isinstance(body, (bytes, bytearray)):
+        if isinstance(body, io.IOBase):
+            await self._write_file(body)
+            body = b""
+        elif body is not None and not isinstance(body, (bytes, bytearray)):
             async for piece in body:
                 await self._writer.write(piece.encode() if isinstance(piece, str) else piece)
             body = b""
         await super().write_eof(bytes(body or b""))
 
+    async def _write_file(self, file: Any) -> None:
+        """In pieces, read on a thread: it may be large, and its disk slow."""
+        loop = asyncio.get_running_loop()
+        try:
+            while piece := await loop.run_in_executor(None, file.read, FILE_PIECE):
+                await self._writer.write(piece.encode(self.charset or "utf-8") if isinstance(piece, str) else piece)
+        finally:
+            await loop.run_in_executor(None, file.close)
+
 
 def json_response(
-    data: Any = None,
+    data: Any = _NOTHING,
     *,
     text: str | None = None,
     body: bytes | None = None,
@@ -512,10 +537,8 @@ def json_response(
     dumps: Callable[[Any], str] = json.dumps,
 ) -> Response:
     """A response with a value as JSON."""
-    if data is not None and (text or body):
-        raise ValueError("only one of data, text, or body should be specified")
-    if not (text or body):
+    if data is not _NOTHING:
+        if text or body:
+            raise ValueError("only one of data, text, or body should be specified")
         text = dumps(data)
-    return Response(
-        text=text, body=None if text else body, status=status, reason=reason, headers=headers, content_type=content_type
-    )
+    return Response(text=text, body=body, status=status, reason=reason, headers=headers, content_type=content_type)

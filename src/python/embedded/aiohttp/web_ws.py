@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import enum
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ import _pserve
 from pserve_runtime.connection import connection_reset
 
 from aiohttp.web_response import StreamResponse
+
+INBOX_BYTES = 128 << 10
+"""What may wait for the handler before the client is made to wait."""
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -86,23 +89,26 @@ class WebSocketReady(NamedTuple):
 
 
 CLOSED_MESSAGE = WSMessage(WSMsgType.CLOSED, None, None)
+CLOSING_MESSAGE = WSMessage(WSMsgType.CLOSING, None, None)
 
 
 class _Inbox:
-    """Takes bytes from the connection and keeps the messages in them for the handler."""
+    """Takes bytes from the connection; the handler takes messages out, one at a time."""
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, protocol: Any) -> None:
         self.codec = _pserve.WebSocketCodec(max_message_bytes)
-        self.messages: deque[WSMessage] = deque()
         self.is_over = False
-        self._waiter: asyncio.Future[None] | None = None
+        self.heard = asyncio.Event()
+        self.waiter: asyncio.Future[None] | None = None
+        self._put_in: list[WSMessage] = []
+        self._has_failed = False
+        self._protocol = protocol
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        try:
-            for opcode, payload, code in self.codec.receive(data):
-                self.messages.append(_message(opcode, payload, code))
-        except ValueError as error:
-            self.messages.append(WSMessage(WSMsgType.ERROR, error, error.args[-1]))
+        self.heard.set()
+        self.codec.feed(data)
+        if self.codec.waiting_bytes > INBOX_BYTES and not self._protocol._reading_paused:
+            self._protocol.pause_reading()
         self._wake()
         return False, b""
 
@@ -110,21 +116,42 @@ class _Inbox:
         self.is_over = True
         self._wake()
 
+    def put_in(self, message: WSMessage) -> None:
+        """A message of the server's own, for a handler that waits."""
+        self._put_in.append(message)
+        self._wake()
+
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     async def next(self) -> WSMessage | None:
         """The next message; None when the connection is over."""
-        while not self.messages:
-            if self.is_over:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
+        if self.waiter is not None:
+            raise RuntimeError("Concurrent call to receive() is not allowed")
+        while True:
+            message = self._take()
+            if message is not None or self.is_over or self._has_failed:
+                return message
+            self.waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await self.waiter
             finally:
-                self._waiter = None
-        return self.messages.popleft()
+                self.waiter = None
+
+    def _take(self) -> WSMessage | None:
+        if self._put_in:
+            return self._put_in.pop(0)
+        if self._has_failed:
+            return None
+        try:
+            found = self.codec.next()
+        except ValueError as error:
+            self._has_failed = True
+            return WSMessage(WSMsgType.ERROR, error, error.args[-1])
+        if self._protocol._reading_paused and self.codec.waiting_bytes <= INBOX_BYTES:
+            self._protocol.resume_reading()
+        return None if found is None else _message(*found)
 
 
 def _message(opcode: int, payload: bytes, code: int | None) -> WSMessage:
@@ -160,7 +187,6 @@ class WebSocketResponse(StreamResponse):
         self._autoping = autoping
         self._heartbeat = heartbeat
         self._heartbeat_task: asyncio.Task[None] | None = None
-        self._pong_came = asyncio.Event()
         self._max_msg_size = max_msg_size
         self._ws_protocol: str | None = None
         self._inbox: _Inbox | None = None
@@ -214,7 +240,7 @@ class WebSocketResponse(StreamResponse):
             self._headers["Sec-WebSocket-Protocol"] = self._ws_protocol
         self._protocol = request._protocol
         writer = await super().prepare(request)
-        self._inbox = _Inbox(self._max_msg_size)
+        self._inbox = _Inbox(self._max_msg_size, self._protocol)
         self._protocol.set_parser(self._inbox)
         if self._heartbeat:
             self._heartbeat_task = asyncio.ensure_future(self._beat(self._heartbeat))
@@ -224,10 +250,11 @@ class WebSocketResponse(StreamResponse):
         """Asks now and then whether the client is still there; half of that time is for its answer."""
         while not self._closed:
             await asyncio.sleep(seconds)
-            self._pong_came.clear()
+            assert self._inbox is not None
+            self._inbox.heard.clear()
             try:
                 await self.ping()
-                await asyncio.wait_for(self._pong_came.wait(), seconds / 2)
+                await asyncio.wait_for(self._inbox.heard.wait(), seconds / 2)
             except (ConnectionError, asyncio.TimeoutError, RuntimeError):
                 if not self._closed:
                     self._exception = asyncio.TimeoutError("No PONG received")
@@ -313,8 +340,8 @@ class WebSocketResponse(StreamResponse):
             if message is None:
                 self._end(WSCloseCode.ABNORMAL_CLOSURE)
                 return CLOSED_MESSAGE
-            if message.type is WSMsgType.PONG:
-                self._pong_came.set()
+            if message.type is WSMsgType.CLOSING:
+                return message
             if message.type is WSMsgType.PING and self._autoping:
                 self._flush()
             elif message.type is WSMsgType.PONG and self._autoping:
@@ -322,13 +349,17 @@ class WebSocketResponse(StreamResponse):
             elif message.type is WSMsgType.CLOSE:
                 if self._autoclose:
                     self._flush()
-                    self._end(message.data or WSCloseCode.OK)
+                    self._end(message.data)
                 else:
                     self._close_code = message.data
                 return message
             elif message.type is WSMsgType.ERROR:
+                # RFC 6455, 7.1.7: the reason, and no more.
+                code = message.extra if isinstance(message.extra, int) else WSCloseCode.PROTOCOL_ERROR
                 self._exception = message.data
-                await self.close(code=message.extra if isinstance(message.extra, int) else WSCloseCode.PROTOCOL_ERROR)
+                with contextlib.suppress(ConnectionError):
+                    self._write(self._inbox.codec.send(WSMsgType.CLOSE, b"", code))
+                self._end(code)
                 return message
             else:
                 return message
@@ -374,8 +405,13 @@ class WebSocketResponse(StreamResponse):
         if self._closed:
             return False
         reason = message.encode() if isinstance(message, str) else bytes(message)
+        self._closed, self._close_code = True, int(code)
         try:
             self._write(self._inbox.codec.send(WSMsgType.CLOSE, reason, int(code)))
+            if self._inbox.waiter is not None:
+                # Another task receives: it learns of it, and then the client's goodbye is this one's to read.
+                self._inbox.put_in(CLOSING_MESSAGE)
+                await asyncio.sleep(0)
             answered = await asyncio.wait_for(self._await_close(), self._close_seconds)
             self._end(answered)
         except (ConnectionError, asyncio.TimeoutError) as error:

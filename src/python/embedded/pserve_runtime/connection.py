@@ -81,6 +81,13 @@ class Protocol:
         self._on_data: Callable[[], None] | None = None
 
     @property
+    def _paused(self) -> bool:
+        """Whether more waits for the client than should."""
+        return self._sink is not None and self._sink.is_full
+
+    writing_paused = _paused
+
+    @property
     def connected(self) -> bool:
         return self.transport is not None and not self.transport.is_closing()
 
@@ -202,7 +209,7 @@ class PayloadWriter:
         """They have gone already."""
 
     async def write(self, chunk: Any, *, drain: bool = True, LIMIT: int = WRITE_LIMIT) -> None:
-        data = bytes(chunk)
+        data = _bytes_of(chunk)
         if self._compressor is not None:
             data = self._compressor.compress(data)
         self._write(data)
@@ -227,7 +234,7 @@ class PayloadWriter:
     async def write_eof(self, chunk: Any = b"") -> None:
         if self._is_ended:
             return
-        data = bytes(chunk)
+        data = _bytes_of(chunk)
         if self._compressor is not None:
             data = self._compressor.compress(data) + self._compressor.flush()
         self._write(data)
@@ -243,6 +250,13 @@ class PayloadWriter:
             await wait_for_room(self._sink)
             if self._sink.is_closed:
                 raise connection_reset("Connection lost")
+
+
+def _bytes_of(chunk: Any) -> bytes:
+    """A piece of a body as bytes; `bytes(5)` would be five of them."""
+    if isinstance(chunk, (bytes, bytearray, memoryview)):
+        return bytes(chunk)
+    raise TypeError(f"a piece of a body must be bytes-like, not {type(chunk).__name__}")
 
 
 def _is_aiohttp_name(name: str, value: Any) -> bool:

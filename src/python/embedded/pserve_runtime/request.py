@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, MutableMapping
+from datetime import datetime, timezone
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
@@ -200,6 +201,10 @@ class Request(MutableMapping[str, Any]):
 
     @property
     def if_range(self) -> Any:
+        """The date of `If-Range`. An entity tag there counts as a date long ago: the whole is sent, which is always
+        right (RFC 9110, 13.1.5)."""
+        if '"' in self.headers.get("If-Range", ""):
+            return datetime.fromtimestamp(0, timezone.utc)
         return self._date("If-Range")
 
     @property
@@ -208,7 +213,7 @@ class Request(MutableMapping[str, Any]):
         given = self.headers.get("Range")
         if given is None:
             return slice(None, None, 1)
-        match = re.fullmatch(r"bytes=(\d*)-(\d*)", given)
+        match = re.fullmatch(r"(?i:bytes)=(\d*)-(\d*)", given)
         if match is None or not (match[1] or match[2]):
             raise ValueError("range not in acceptable format")
         start, end = (int(number) if number else None for number in match.groups())
