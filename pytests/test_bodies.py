@@ -51,6 +51,19 @@ class First(BasePlugin):
         rest = await request.content.read()
         return {'first': first.decode(), 'rest': rest.decode()}
 
+class Quiet(BasePlugin):
+    async def request_handler(self, request=None, **data):
+        return [request.body_exists, request.can_read_body, (await request.read()).decode()]
+
+class Twice(BasePlugin):
+    async def request_handler(self, request=None, **data):
+        import asyncio
+        reading = asyncio.ensure_future(request.content.read())
+        await asyncio.sleep(0)
+        looks = [request.can_read_body for _ in range(3)]
+        First.first.set_result('waiting')
+        return [looks, (await reading).decode()]
+
 class Peek(BasePlugin):
     async def initialize(self, **kwargs):
         import asyncio
@@ -71,7 +84,7 @@ class Forms(BasePlugin):
 
 @pytest.fixture(params=["installed", "stand-in"])
 def server(request: pytest.FixtureRequest, start: Start) -> Server:
-    options = "[plugin_options]\nfirst=body=stream\n"
+    options = "[plugin_options]\nfirst=body=stream\nquiet=body=stream\ntwice=body=stream\n"
     return start({"upload.py": UPLOADS, "forms.py": FORMS}, ini=options, aiohttp=request.param == "installed")
 
 
@@ -174,6 +187,28 @@ def test_a_handler_may_begin_before_the_body_has_come(server: Server) -> None:
         assert b'{"first":"hello","rest":" world"}' in connection.makefile("rb").read()
 
 
+def test_looking_at_a_body_does_not_disturb_who_reads_it(server: Server) -> None:
+    head = b"POST /twice HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        connection.sendall(head)
+        assert server.get("/peek").text == "waiting"
+        connection.sendall(b"5\r\nhello\r\n0\r\n\r\n")
+        assert b'[[true,true,true],"hello"]' in connection.makefile("rb").read()
+
+
+def test_no_body_is_no_body_for_streams_too(server: Server) -> None:
+    assert server.get("/quiet").json() == [False, False, ""]
+    assert server.post("/quiet", b"", "image/png").json() == [False, False, ""]
+    assert server.post("/quiet", b"x", "image/png").json() == [True, True, "x"]
+
+
+def test_a_client_that_stalls_amid_an_upload_that_nobody_reads_holds_nothing(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        connection.sendall(b"POST /upload?how=nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\nabc")
+        assert b'{"answered":true}' in connection.recv(4096)
+        assert connection.recv(4096) == b"", "closed by the server, some seconds later"
+
+
 def test_a_client_that_leaves_amid_its_upload_ends_the_reading(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
         connection.sendall(b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\nabc")
@@ -271,7 +306,9 @@ def test_answers_are_compressed_when_it_is_worth_it(start: Start) -> None:
     part = ask("/docs/long.css", Range="bytes=0-1999")
     assert (part.status, part.headers["Content-Encoding"], len(part.body)) == (206, None, 2000)
     head = server.request("HEAD", "/answer?size=2000", headers={"Accept-Encoding": "gzip"})
-    assert head.headers["Content-Length"] == "2004" and head.body == b""
+    assert head.headers["Content-Encoding"] == "gzip" and head.headers["Content-Length"] is None and head.body == b""
+    head = server.request("HEAD", "/answer?size=2000")
+    assert head.headers["Content-Length"] == "2004" and head.headers["Vary"] == "Accept-Encoding"
 
 
 def test_compression_can_be_switched_off(start: Start) -> None:

@@ -97,6 +97,21 @@ def test_files_that_fail_cost_only_themselves(installation: Installation) -> Non
     assert "/plugins is a control route" in files["z_twin"]["error"]["message"]
 
 
+def test_processes_of_plugins_hold_nothing_up(installation: Installation) -> None:
+    installation.write(
+        "[network]\nport=0\n",
+        a_child="import subprocess\nsubprocess.Popen(['sleep', '300'], close_fds=False)\n",
+        b_closes="import os, time\nos.closerange(0, 100)\ntime.sleep(300)\n",
+        good=GOOD,
+    )
+    status, report = installation.check()
+    assert status == 1
+    errors = [file["error"] and file["error"]["message"] for file in report["files"]]
+    assert errors == [None, "closes the files of its process", None]
+    # Ended with the group of the child that started it.
+    assert subprocess.run(["pgrep", "-f", "^sleep 300$"], capture_output=True).stdout == b""
+
+
 def test_missing_modules_and_how_to_install_them(installation: Installation) -> None:
     source = "import serial\ntry:\n    import no_such_a\nexcept ImportError:\n    pass\ndef f():\n    import no_such_b.c\nimport helper, json, os.path\n"
     installation.write("[network]\nport=0\n", needs=source, helper="")

@@ -374,6 +374,16 @@ def test_a_handler_learns_that_its_client_left(start: Start, aiohttp: bool) -> N
     assert "Traceback" not in server.log, server.log
 
 
+def test_head_ends_a_stream_without_end(start: Start, aiohttp: bool) -> None:
+    server = start({"events.py": EVENTS}, aiohttp=aiohttp)
+    reply = server.request("HEAD", "/events/endless")
+    assert (reply.status, reply.headers["Content-Type"], reply.body) == (200, "text/event-stream", b"")
+    deadline = time.monotonic() + PATIENCE
+    while not server.get("/events/left").json():
+        assert time.monotonic() < deadline
+    assert "Traceback" not in server.log, server.log
+
+
 def test_a_slow_reader_slows_its_handler_down_and_nobody_else(start: Start, aiohttp: bool) -> None:
     server = start({"events.py": EVENTS}, aiohttp=aiohttp)
     with socket.socket() as connection:

@@ -55,7 +55,7 @@ def test_new_update_get_delete(server: Server) -> None:
     assert reply.json() == {"session_id": session, "expires_in": 100.0, "data": {"user": "ada", "n": {"a": [1, None]}}}
     cookie = reply.headers["Set-Cookie"]
     assert cookie.startswith(f"PS_SESSID={session};")
-    for part in ("HttpOnly", "Max-Age=100", "Path=/", "SameSite=Lax"):
+    for part in ("HttpOnly", "Max-Age=100", "Path=/", "SameSite=Strict"):
         assert part in cookie
     assert "Secure" not in cookie and reply.headers["Cache-Control"] == "no-store"
     reply = client.ask("update", {"theme": "dark", "user": None}, Cookie=f"PS_SESSID={session}")

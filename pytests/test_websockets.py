@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,9 @@ class Echo(BasePlugin):
         super().__init__(**kwargs)
         self.ends = []
         self.listen = asyncio.Event()
+    async def send_much(self, ws, mark):
+        for _ in range(100):
+            await ws.send_bytes(bytes([mark]) * 50_000)
     async def request_handler(self, request=None, subpath=None, mode='', **data):
         if subpath == 'ends':
             return self.ends
@@ -49,6 +53,15 @@ class Echo(BasePlugin):
             return ws
         if mode == 'deaf':
             await self.listen.wait()
+            return ws
+        if mode == 'deaf to the end':
+            while True:
+                message = await ws.receive()
+                if message.type == WSMsgType.TEXT:
+                    await ws.send_str('echo')
+        if mode == 'three':
+            await asyncio.gather(*(self.send_much(ws, mark) for mark in b'abc'))
+            await ws.send_str('all sent')
             return ws
         if mode == 'other':
             asyncio.get_running_loop().call_later(0.1, lambda: asyncio.ensure_future(ws.close()))
@@ -257,3 +270,17 @@ def test_a_stop_waits_for_open_connections_and_says_goodbye(request: pytest.Fixt
     assert closed.value.rcvd.code == 1001
     assert server.stop() == 0
     assert "Traceback" not in server.log, server.log
+
+
+def test_a_handler_that_does_not_see_the_end_stops_nobody_else(server: Server, dial: Any) -> None:
+    dial("/echo?mode=deaf+to+the+end").close()
+    server.wait_for_log("RuntimeError: WebSocket connection is closed")
+    assert server.get("/echo/ends").json() == []
+
+
+def test_several_tasks_may_send_to_a_slow_client(server: Server, dial: Any) -> None:
+    ws = dial("/echo?mode=three", max_size=None, compression=None)
+    time.sleep(0.3)
+    received = [ws.recv(PATIENCE) for _ in range(301)]
+    assert received.pop() == "all sent"
+    assert sorted(message[:1] for message in received) == [b"a"] * 100 + [b"b"] * 100 + [b"c"] * 100

@@ -93,10 +93,15 @@ class FileServe(BasePlugin):
     async def request_handler(self, **data: Any) -> Any:
         request, client_ip = data["request"], data["client_ip"]
         response = await self._answer(request, data["subpath"], client_ip)
-        await response.prepare(request)
-        await response.write_eof()
-        # As it was sent, percent-encoded: nothing in it can break a line.
-        self._log(client_ip, request.rel_url.raw_path, response.status, response.body_length, request)
+        if isinstance(response, web.FileResponse):
+            # What it sends is known when it has been sent.
+            await response.prepare(request)
+            await response.write_eof()
+            size = response.body_length
+        else:
+            size = len(response.body or b"")
+        # As it was asked for, percent-encoded: nothing in it can break a line.
+        self._log(client_ip, request.rel_url.raw_path, response.status, size, request)
         return response
 
     async def _answer(self, request: Any, subpath: str | None, client_ip: str) -> Any:

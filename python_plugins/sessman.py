@@ -260,7 +260,7 @@ class SessMan(BasePlugin):
             session_id,
             max_age=int(self.ttl),
             httponly=True,
-            samesite="Lax",
+            samesite="Strict",
             secure=True if request.scheme == "https" else None,
         )
         return response
@@ -289,7 +289,9 @@ def _seconds(value: Any) -> float:
 def _own_fields(data: dict[str, Any]) -> dict[str, Any]:
     """What the client wants to keep. Files of forms are no JSON."""
     ours = ("request", "request_headers", "log", "client_ip", "subpath", "apikey", "session_id")
-    return {name: value for name, value in data.items() if name not in ours and not hasattr(value, "filename")}
+    fields = {name: value for name, value in data.items() if name not in ours and not hasattr(value, "filename")}
+    # NaN and infinities are no JSON, though Python reads and writes them.
+    return json.loads(json.dumps(fields), parse_constant=lambda _: None)  # type: ignore[no-any-return]
 
 
 def _given_id(data: dict[str, Any]) -> str:

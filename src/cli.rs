@@ -78,9 +78,9 @@ pub struct CheckArguments {
     #[arg(long)]
     pub no_run: bool,
 
-    /// Where the child process writes what it finds
+    /// Be the child process, which tries files and reports to its standard input
     #[arg(long, hide = true)]
-    pub child_report: Option<PathBuf>,
+    pub child: bool,
 
     /// What the child process tries
     #[arg(long = "child-file", hide = true)]

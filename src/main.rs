@@ -29,7 +29,7 @@ fn run(cli: &Cli) -> i32 {
             Ok(())
         }),
         None => with_config(cli, |config| worker::run(cli, config)),
-        Some(Command::Check(arguments)) if arguments.child_report.is_some() => {
+        Some(Command::Check(arguments)) if arguments.child => {
             with_config(cli, |config| check::run_child(cli, arguments, config))
         }
         Some(Command::Check(arguments)) => {

@@ -25,7 +25,8 @@ struct State {
     end: Option<Result<(), Broken>>,
     is_abandoned: bool,
     reader: Option<Waker>,
-    writer: Option<Waker>,
+    /// Several tasks may write to one connection.
+    writers: Vec<Waker>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl PipeWriter {
             state.waiting_bytes += bytes.len();
             state.waiting.push_back(bytes);
         }
-        wake(state, |state| state.reader.take());
+        wake(state, take_reader);
         true
     }
 
@@ -71,9 +72,22 @@ impl PipeWriter {
         } else if state.waiting_bytes <= ROOM_BYTES {
             Poll::Ready(true)
         } else {
-            state.writer = Some(context.waker().clone());
+            await_as_writer(&mut state, context);
             Poll::Pending
         }
+    }
+
+    /// Ready when nobody reads any more.
+    pub async fn abandoned(&self) {
+        std::future::poll_fn(|context| {
+            let mut state = self.0.lock();
+            if state.is_abandoned {
+                return Poll::Ready(());
+            }
+            await_as_writer(&mut state, context);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Whether there is room now.
@@ -101,7 +115,7 @@ impl PipeWriter {
         if state.end.is_none() {
             state.end = Some(end);
         }
-        wake(state, |state| state.reader.take());
+        wake(state, take_reader);
     }
 }
 
@@ -125,10 +139,31 @@ impl PipeReader {
                 Poll::Pending
             }
             ready => {
-                wake(state, |state| if state.waiting_bytes <= ROOM_BYTES { state.writer.take() } else { None });
+                wake(state, take_writers_if_there_is_room);
                 ready
             }
         }
+    }
+
+    /// What is there now, without being told of more later; pending when that is nothing.
+    pub fn try_next(&self) -> Poll<Option<Result<Bytes, Broken>>> {
+        let mut state = self.0.lock();
+        let next = take(&mut state);
+        wake(state, take_writers_if_there_is_room);
+        next
+    }
+
+    /// Ready when the writer has ended early. For a reader that is busy with what came before.
+    pub async fn broken(&self) {
+        std::future::poll_fn(|context| {
+            let mut state = self.0.lock();
+            if matches!(state.end, Some(Err(_))) {
+                return Poll::Ready(());
+            }
+            state.reader = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// As [`PipeReader::poll_next`] for a task that can wait.
@@ -147,7 +182,7 @@ impl PipeReader {
         state.is_abandoned = true;
         state.waiting.clear();
         state.waiting_bytes = 0;
-        wake(state, |state| state.writer.take());
+        wake(state, |state| std::mem::take(&mut state.writers));
     }
 }
 
@@ -173,11 +208,23 @@ fn take(state: &mut State) -> Poll<Option<Result<Bytes, Broken>>> {
 }
 
 /// Wakes after the lock is gone: a waker may run code that comes back here.
-fn wake(mut state: MutexGuard<'_, State>, waker: impl FnOnce(&mut State) -> Option<Waker>) {
-    let waker = waker(&mut state);
+fn wake<W: IntoIterator<Item = Waker>>(mut state: MutexGuard<'_, State>, wakers: impl FnOnce(&mut State) -> W) {
+    let wakers = wakers(&mut state);
     drop(state);
-    if let Some(waker) = waker {
-        waker.wake();
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+fn take_reader(state: &mut State) -> Option<Waker> {
+    state.reader.take()
+}
+
+fn take_writers_if_there_is_room(state: &mut State) -> Vec<Waker> {
+    if state.waiting_bytes <= ROOM_BYTES { std::mem::take(&mut state.writers) } else { Vec::new() }
+}
+
+fn await_as_writer(state: &mut State, context: &Context<'_>) {
+    if !state.writers.iter().any(|waiting| waiting.will_wake(context.waker())) {
+        state.writers.push(context.waker().clone());
     }
 }
 
@@ -212,6 +259,26 @@ mod tests {
         drop(reader);
         assert_eq!(writer.poll_room(&mut context), Poll::Ready(false));
         assert!(writer.is_abandoned() && !writer.push("x".into()));
+    }
+
+    #[test]
+    fn all_writers_that_wait_are_woken() {
+        struct Counting(std::sync::atomic::AtomicUsize);
+        impl std::task::Wake for Counting {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let (writer, reader) = pipe();
+        writer.push(vec![0; ROOM_BYTES + 1].into());
+        let counters: Vec<_> = (0..3).map(|_| Arc::new(Counting(0.into()))).collect();
+        for counter in &counters {
+            let waker = Waker::from(Arc::clone(counter));
+            assert!(writer.poll_room(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert!(reader.try_next().is_ready());
+        assert!(counters.iter().all(|counter| counter.0.load(std::sync::atomic::Ordering::Relaxed) == 1));
+        assert!(reader.try_next().is_pending());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::io::{Read, Write};
+
 use common::TestServer;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -175,6 +177,24 @@ fn what_follows_two_contradicting_lengths_is_not_taken_for_a_request() {
     // RFC 9112, 6.3: the coding counts, and the connection ends with the answer.
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+}
+
+#[test]
+fn a_body_that_looks_like_a_request_line_keeps_its_length() {
+    let server = TestServer::with_plugin("echo.py", ECHO);
+    let mut stream = common::connect(server.address()).unwrap();
+    // The body comes after both heads, when the first request has been answered already.
+    let body = b"GET /a\"\"\"b HTTP/1.1\r\nHost: x\r\n\r\n";
+    let second =
+        format!("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n{second}").as_bytes()).unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    stream.write_all(body).unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{rest}");
+    assert!(rest.contains(&format!("\"size\":{}", body.len())), "{rest}");
 }
 
 #[test]

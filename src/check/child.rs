@@ -2,17 +2,18 @@
 //! report. The child tells of each file as it goes, in JSON lines through a pipe.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::process::ExitStatusExt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::stdio::dup2_stdin;
 use serde::{Deserialize, Serialize};
 
 use super::report::{FileError, FileReport, PluginReport};
@@ -25,6 +26,9 @@ use crate::{exit_status, logging, worker};
 
 /// What a file may take beyond the limit for `initialize`: import and constructor have none of their own.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a process may take to end after it has closed its report.
+const END_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long the plugins may take to end at the very last.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -69,30 +73,33 @@ fn try_some(
     reports: &mut Vec<FileReport>,
 ) -> Result<Option<FileReport>, String> {
     let failed = |what: &str, problem: &dyn std::fmt::Display| format!("{what}: {problem}");
-    let (reading, writing) = pipe_with(PipeFlags::empty()).map_err(|problem| failed("cannot make a pipe", &problem))?;
+    let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).map_err(|problem| failed("cannot make a pipe", &problem))?;
     let program = std::env::current_exe().map_err(|problem| failed("cannot find this program", &problem))?;
     let mut command = Command::new(program);
     command.args(["check", "--ini-file"]).arg(ini);
-    command.arg("--child-report").arg(format!("/dev/fd/{}", writing.as_raw_fd()));
+    command.arg("--child");
     if arguments.no_run {
         command.arg("--no-run");
     }
     for file in files {
         command.arg("--child-file").arg(file);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|problem| failed("cannot start a child process", &problem))?;
-    drop(writing);
-    let complaints = child.stderr.take().map(|mut stderr| {
+    // The report goes where standard input would be: the child puts another one in its place, so that no process
+    // that a plugin starts holds the pipe. A group of its own lets those be ended with the child.
+    command.stdin(Stdio::from(writing)).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut child = Tried(command.spawn().map_err(|problem| failed("cannot start a child process", &problem))?);
+    drop(command);
+    let complaints = Arc::new(Mutex::new(String::new()));
+    if let Some(stderr) = child.0.stderr.take() {
+        let complaints = Arc::clone(&complaints);
         std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        })
-    });
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                *complaints.lock().unwrap_or_else(PoisonError::into_inner) = line;
+            }
+        });
+    }
     let lines = lines_of(reading.into());
     let mut begun = None;
-    let mut is_done = false;
     let ended_early = loop {
         match lines.recv_timeout(patience) {
             Ok(Line::Begins(file)) => begun = Some(file),
@@ -100,27 +107,49 @@ fn try_some(
                 begun = None;
                 reports.push(report);
             }
-            Ok(Line::AllDone) => is_done = true,
+            // Whatever it still does after its last line concerns nobody.
+            Ok(Line::AllDone) => return Ok(None),
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => break Some(format!("does not come to an end within {patience:?}")),
         }
     };
-    if ended_early.is_some() || is_done {
-        // Whatever it still does after its last line concerns nobody.
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|problem| failed("cannot wait for the child process", &problem))?;
-    let complaints = complaints.and_then(|reader| reader.join().ok()).unwrap_or_default();
-    if is_done {
-        return Ok(None);
-    }
+    let status = if ended_early.is_none() { child.ended_within(END_PATIENCE) } else { None };
     let Some(file) = begun else {
-        let last = complaints.lines().last().unwrap_or("it says nothing").trim_start_matches("pserve: ").to_owned();
-        return Err(format!("plugins cannot be tried: {last}"));
+        let last = complaints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = if last.is_empty() { "the child process says nothing".to_owned() } else { last };
+        return Err(format!("plugins cannot be tried: {}", last.trim_start_matches("pserve: ")));
     };
-    let message = ended_early.unwrap_or_else(|| format!("ends its process ({})", how(status)));
+    let message = ended_early.unwrap_or_else(|| match status {
+        Some(status) => format!("ends its process ({})", how(status)),
+        None => "closes the files of its process".to_owned(),
+    });
     let error = PythonError::new("Crash", message);
     Ok(Some(FileReport { error: Some(error.into()), ..FileReport::new(file) }))
+}
+
+/// A child process; it ends with this, and the processes of its group with it.
+struct Tried(Child);
+
+impl Tried {
+    fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.0.try_wait() {
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Ok(status) => return status,
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Tried {
+    fn drop(&mut self) {
+        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.0.wait();
+    }
 }
 
 fn how(status: ExitStatus) -> String {
@@ -148,8 +177,10 @@ fn lines_of(reading: File) -> Receiver<Line> {
 
 /// The child: tries each file, as a start of the server would, and ends its plugins again.
 pub fn run(cli: &Cli, arguments: &CheckArguments, config: Config) -> anyhow::Result<()> {
-    let path = arguments.child_report.as_deref().context("a child needs a place for its report")?;
-    let mut report = File::options().write(true).open(path).context("the report cannot be written")?;
+    let mut report = File::options().write(true).open("/dev/fd/0").context("the report cannot be written")?;
+    dup2_stdin(File::open("/dev/null")?).context("standard input cannot be replaced")?;
+    // Nobody wants to know any more when the parent has gone.
+    set_parent_process_death_signal(Some(Signal::KILL)).context("the parent's end cannot be watched")?;
     let settings = config.settings.clone();
     logging::init(cli.severity(), None)?;
     let config = Arc::new(LiveConfig::new(config));

@@ -9,7 +9,23 @@ use super::settings::{BodyMode, OLD_SECTIONS, OWN_SECTIONS, Scheduling, Settings
 const MASK: &str = "***";
 
 /// Parts of key names whose values are nobody's business.
-const SECRET_NAMES: [&str; 6] = ["apikey", "api_key", "password", "passwd", "secret", "token"];
+const SECRET_NAMES: [&str; 12] = [
+    "apikey",
+    "api_key",
+    "access_key",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "private",
+    "auth_key",
+];
+
+/// A known key shorter than this is masked only where it stands alone: in other text it may be there by chance.
+const LEAST_KEY_IN_TEXT: usize = 4;
 
 type Lines = Vec<(&'static str, Option<String>)>;
 
@@ -46,12 +62,56 @@ impl Config {
             writeln!(formatter, "\n[{}]", section.name)?;
             for entry in &section.entries {
                 let is_secret = SECRET_NAMES.iter().any(|name| entry.key.contains(name));
-                let text = if is_secret { MASK } else { entry.resolved.text.as_str() };
-                writeln!(formatter, "{} = {}", entry.key, escaped(text))?;
+                let text = if is_secret { MASK.to_owned() } else { self.without_keys(&entry.resolved.text) };
+                writeln!(formatter, "{} = {}", entry.key, escaped(&text))?;
             }
         }
         Ok(())
     }
+
+    /// Text of the user's own with every key that the server knows masked, and passwords in addresses.
+    fn without_keys(&self, text: &str) -> String {
+        let mut masked = text.to_owned();
+        for key in self.known_keys() {
+            if masked == key {
+                return MASK.to_owned();
+            }
+            if key.len() >= LEAST_KEY_IN_TEXT {
+                masked = masked.replace(&key, MASK);
+            }
+        }
+        without_passwords(&masked)
+    }
+
+    fn known_keys(&self) -> Vec<String> {
+        let own = self.settings.plugin_params.values().flat_map(|text| {
+            let pairs = form_urlencoded::parse(text.as_bytes()).into_owned();
+            pairs.filter(|(name, value)| name == "apikey" && !value.is_empty()).map(|(_, value)| value)
+        });
+        own.chain(self.settings.global_key.as_ref().map(|key| key.reveal().to_owned())).collect()
+    }
+}
+
+/// `scheme://user:password@host` without the password (RFC 3986, 3.2.1).
+fn without_passwords(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '&')).unwrap_or(after.len());
+        rest = match after[..end]
+            .rsplit_once('@')
+            .and_then(|(user, _)| user.split_once(':').map(|(name, _)| (name, user.len())))
+        {
+            Some((name, length)) => {
+                shown.push_str(&format!("{name}:{MASK}"));
+                &after[length..]
+            }
+            None => after,
+        };
+    }
+    shown + rest
 }
 
 /// The server's own sections with every key, in the order of the documentation.
@@ -165,11 +225,13 @@ fn write_by_plugin(formatter: &mut fmt::Formatter<'_>, settings: &Settings) -> f
 
 /// Query text with the values of secret names masked.
 fn masked_query(text: &str) -> String {
+    let is_secret = |name: &str| {
+        let decoded: String = form_urlencoded::parse(name.as_bytes()).map(|(name, _)| name.to_lowercase()).collect();
+        SECRET_NAMES.iter().any(|secret| decoded.contains(secret))
+    };
     let pieces = text.split('&').map(|piece| match piece.split_once('=') {
-        Some((name, _)) if SECRET_NAMES.iter().any(|secret| name.to_lowercase().contains(secret)) => {
-            format!("{name}={MASK}")
-        }
-        _ => piece.to_owned(),
+        Some((name, _)) if is_secret(name) => format!("{name}={MASK}"),
+        _ => without_passwords(piece),
     });
     pieces.collect::<Vec<_>>().join("&")
 }
@@ -210,6 +272,14 @@ mod tests {
         let first = config(text);
         let shown = first.to_string();
         assert!(!["k1", "k2", "k3"].iter().any(|key| shown.contains(key)), "{shown}");
+        let text = "[paths]\nplugins=/tmp\n[keys]\nmain=sesame\n[auth]\napikey=${keys:main}\n[main]\n\
+                    text=say sesame\nurl=mongodb://u:pw1@host/x?a=b http://h/\nplain=http://h:1/x@y\n\
+                    [plugin_parms]\na=api%6bey=k22&url=http://u:pw2@h\n";
+        let others = config(text).to_string();
+        assert!(!["sesame", "k22", "pw1", "pw2"].iter().any(|key| others.contains(key)), "{others}");
+        assert!(
+            others.contains("url = mongodb://u:***@host/x?a=b http://h/") && others.contains("plain = http://h:1/x@y")
+        );
         let again = config(&shown);
         assert_eq!(again.to_string(), shown);
         assert_eq!(again.settings.listen, first.settings.listen);

@@ -73,14 +73,18 @@ impl ByteSource {
 
 #[pymethods]
 impl ByteSource {
-    /// The next bytes; `b""` at the end; `None` when there are none yet: `callback` is then called when it is worth
-    /// asking again. ConnectionResetError when the client has left or what it sent cannot be read.
-    fn next<'py>(&self, py: Python<'py>, callback: Py<PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    /// The next bytes; `b""` at the end; `None` when there are none yet: `callback`, if there is one, is then called when
+    /// it is worth asking again. ConnectionResetError when the client has left or what it sent cannot be read.
+    #[pyo3(signature = (callback=None))]
+    fn next<'py>(&self, py: Python<'py>, callback: Option<Py<PyAny>>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let Some(reader) = self.reader() else {
             return Ok(Some(PyBytes::new(py, b"")));
         };
-        let waker = waker(&self.queue, callback);
-        match reader.poll_next(&mut Context::from_waker(&waker)) {
+        let next = match callback {
+            Some(callback) => reader.poll_next(&mut Context::from_waker(&waker(&self.queue, callback))),
+            None => reader.try_next(),
+        };
+        match next {
             Poll::Pending => Ok(None),
             Poll::Ready(None) => Ok(Some(PyBytes::new(py, b""))),
             Poll::Ready(Some(Ok(bytes))) => Ok(Some(PyBytes::new(py, &bytes))),
@@ -125,6 +129,12 @@ impl ByteSink {
     #[getter]
     fn is_closed(&self) -> bool {
         self.writer.is_abandoned()
+    }
+
+    /// An end at once: what waits for a client that does not read is forgotten.
+    fn abort(&self) {
+        super::native::leave_if_forked();
+        self.writer.fail("cut off");
     }
 
     /// The regular end.

@@ -34,8 +34,7 @@ impl SetAside {
 /// What hyper sends.
 pub enum Outgoing<B> {
     Whole(B),
-    Piped(PipedBody),
-    Stream(ByteStream),
+    Flowing(FlowingBody),
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Outgoing<B>
@@ -51,35 +50,37 @@ where
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Piped(body) => body.poll_frame(context),
-            Self::Stream(stream) => {
-                let next = ready!(stream.as_mut().poll_next(context));
-                Poll::Ready(next.map(|bytes| bytes.map(Frame::data).map_err(Into::into)))
-            }
+            Self::Flowing(body) => body.poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.is_end_stream(),
-            Self::Piped(_) | Self::Stream(_) => false,
+            Self::Flowing(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => body.size_hint(),
-            Self::Piped(body) => body.remaining.map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Flowing(body) => body.remaining.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
 
+enum Source {
+    /// What a handler writes.
+    Handler(PipeReader),
+    /// What a compressor makes.
+    Compressor(ByteStream),
+}
+
 type EndCallback = Box<dyn FnOnce(u64) + Send>;
 
-/// What a handler writes.
-pub struct PipedBody {
-    bytes: PipeReader,
+/// A body that is made while it is sent.
+pub struct FlowingBody {
+    source: Source,
     /// What is still to come, when it was announced.
     remaining: Option<u64>,
     sent_bytes: u64,
@@ -89,15 +90,23 @@ pub struct PipedBody {
     at_end: Option<EndCallback>,
 }
 
-impl fmt::Debug for PipedBody {
+impl fmt::Debug for FlowingBody {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PipedBody").field("sent_bytes", &self.sent_bytes).finish_non_exhaustive()
+        formatter.debug_struct("FlowingBody").field("sent_bytes", &self.sent_bytes).finish_non_exhaustive()
     }
 }
 
-impl PipedBody {
-    pub fn new(bytes: PipeReader, length: Option<u64>) -> Self {
-        Self { bytes, remaining: length, sent_bytes: 0, failure: None, at_end: None }
+impl FlowingBody {
+    pub fn of_handler(bytes: PipeReader, length: Option<u64>) -> Self {
+        Self::new(Source::Handler(bytes), length)
+    }
+
+    pub fn of_compressor(stream: ByteStream) -> Self {
+        Self::new(Source::Compressor(stream), None)
+    }
+
+    fn new(source: Source, length: Option<u64>) -> Self {
+        Self { source, remaining: length, sent_bytes: 0, failure: None, at_end: None }
     }
 
     pub fn at_end(&mut self, callback: impl FnOnce(u64) + Send + 'static) {
@@ -108,7 +117,13 @@ impl PipedBody {
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }
-        match ready!(self.bytes.poll_next(context)) {
+        let next = match &mut self.source {
+            Source::Handler(bytes) => ready!(bytes.poll_next(context)).map(|next| next.map_err(BoxError::from)),
+            Source::Compressor(stream) => {
+                ready!(stream.as_mut().poll_next(context)).map(|next| next.map_err(BoxError::from))
+            }
+        };
+        match next {
             None => match self.remaining {
                 Some(missing) if missing > 0 => {
                     self.fail_soon(format!("the body ended {missing} bytes early").into(), context)
@@ -120,7 +135,7 @@ impl PipedBody {
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes.len() as u64));
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Some(Err(broken)) => self.fail_soon(broken.into(), context),
+            Some(Err(broken)) => self.fail_soon(broken, context),
         }
     }
 
@@ -132,7 +147,7 @@ impl PipedBody {
     }
 }
 
-impl Drop for PipedBody {
+impl Drop for FlowingBody {
     fn drop(&mut self) {
         if let Some(callback) = self.at_end.take() {
             callback(self.sent_bytes);

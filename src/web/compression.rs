@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, BodyStream};
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::body::{BoxError, ByteStream, Outgoing};
+use super::body::{BoxError, ByteStream, FlowingBody, Outgoing};
 
 /// Below this the headers and the work cost more than the bytes that are saved.
 const LEAST_BYTES: u64 = 1024;
@@ -39,8 +39,9 @@ pub fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
     named.or(items.iter().find(|(name, _)| name == "*")).is_some_and(|(_, quality)| *quality > 0.0)
 }
 
-/// Compresses a response that is worth it. `is_accepted` says whether the client takes gzip.
-pub async fn compress<B>(mut response: Response<Outgoing<B>>, is_accepted: bool) -> Response<Outgoing<B>>
+/// Compresses a response that is worth it. `is_accepted` says whether the client takes gzip. An answer to HEAD gets the
+/// fields that one to GET would have, without the work: its length is then not known.
+pub async fn compress<B>(mut response: Response<Outgoing<B>>, is_accepted: bool, is_head: bool) -> Response<Outgoing<B>>
 where
     B: http_body::Body<Data = Bytes> + From<Bytes> + Default + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
@@ -62,12 +63,13 @@ where
         return Response::from_parts(parts, body);
     };
     let compressed = match body.size_hint().exact() {
+        _ if is_head => Outgoing::Flowing(FlowingBody::of_compressor(Box::pin(futures_util::stream::empty()))),
         Some(_) => match gzip_whole(body).await {
             Ok(compressed) => compressed,
             Err(original) => return Response::from_parts(parts, Outgoing::Whole(B::from(original))),
         },
         // A file, read as it is sent.
-        None => Outgoing::Stream(gzip_stream(body)),
+        None => Outgoing::Flowing(FlowingBody::of_compressor(gzip_stream(body))),
     };
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.remove(header::CONTENT_LENGTH);

@@ -65,8 +65,15 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<BoundListener> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => bail!("there is a file of that name which is no socket"),
-        Ok(_) if UnixStream::connect(path).is_ok() => bail!("another program listens there"),
-        _ => {}
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => bail!("another program listens there"),
+            // Nobody listens: it was left behind.
+            Err(problem) if problem.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(problem) => {
+                bail!("there is a socket of that name, and it cannot be told whether it is in use: {problem}")
+            }
+        },
+        Err(_) => {}
     }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));

@@ -56,7 +56,10 @@ where
 {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let is_announced_too_large = announced.is_some_and(|length| length > limit_bytes as u64);
-    if mode == BodyMode::Stream && !may_be_fields(headers) || mode != BodyMode::Read && is_announced_too_large {
+    if mode == BodyMode::Stream && !may_be_fields(headers) {
+        return stream_at_once(headers, body).await;
+    }
+    if mode != BodyMode::Read && is_announced_too_large {
         return Ok(ReceivedBody::Streamed(stream_from(Bytes::new(), body)));
     }
     if is_announced_too_large {
@@ -83,6 +86,23 @@ where
     Ok(ReceivedBody::Whole(read.freeze()))
 }
 
+/// Hands a body over from its first byte. One that the head does not announce may not be there at all.
+async fn stream_at_once<S>(headers: &HeaderMap, mut body: Pin<Box<S>>) -> Result<ReceivedBody, ApiError>
+where
+    S: Stream<Item = io::Result<Bytes>> + Send + ?Sized + 'static,
+{
+    let is_announced = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if is_announced {
+        return Ok(ReceivedBody::Streamed(stream_from(Bytes::new(), body)));
+    }
+    match body.next().await {
+        None => Ok(ReceivedBody::Whole(Bytes::new())),
+        Some(Ok(first)) => Ok(ReceivedBody::Streamed(stream_from(first, body))),
+        Some(Err(problem)) => Err(ApiError::BadRequest(format!("the body cannot be read: {problem}"))),
+    }
+}
+
 /// Reads on, in a task of its own, as fast as the plugin does.
 fn stream_from<S>(first: Bytes, body: Pin<Box<S>>) -> PipeReader
 where
@@ -99,7 +119,11 @@ where
     S: Stream<Item = io::Result<Bytes>> + Send + ?Sized,
 {
     while std::future::poll_fn(|context| writer.poll_room(context)).await {
-        match body.next().await {
+        let next = tokio::select! {
+            next = body.next() => next,
+            () = writer.abandoned() => break,
+        };
+        match next {
             None => return writer.finish(),
             Some(Err(problem)) => return writer.fail(problem.to_string()),
             Some(Ok(bytes)) => {

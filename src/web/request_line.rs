@@ -2,7 +2,8 @@
 //!
 //! The http crate refuses a raw `"`, `<`, `>` or backtick in a target, and with it the request; the program whose
 //! clients come here took them. They are escaped on their way in, in request lines only: at the start of a connection,
-//! and where the request before had no body, so that what comes next can be nothing else.
+//! and after a request without a body of which nothing but the head has come, so that what comes next can be nothing
+//! else. A body must never be taken for a request line: escaping would make it longer than announced.
 
 use std::io;
 use std::pin::Pin;
@@ -15,20 +16,45 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// A request line longer than this is passed on as it is; hyper refuses it.
 const LONGEST_LINE: usize = 64 << 10;
 
-/// Says that the next bytes from the client begin a request.
-#[derive(Debug, Clone)]
-pub struct AtRequestLine(Arc<AtomicBool>);
+/// Says that a request has ended with its head.
+#[derive(Debug, Clone, Default)]
+pub struct HeadOnly(Arc<AtomicBool>);
 
-impl Default for AtRequestLine {
-    fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-}
-
-impl AtRequestLine {
+impl HeadOnly {
     /// To be called when a request without a body has been read.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How far the reader has come since the last request line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before a request line.
+    RequestLine,
+    /// In a head; whether the line so far is empty.
+    Head { is_line_empty: bool },
+    /// Right behind the empty line that ends a head.
+    HeadEnd,
+    /// In a body, or among requests that came together: nobody knows where a line begins, for the rest of the
+    /// connection.
+    Unknown,
+}
+
+impl Place {
+    /// The place after these bytes.
+    fn after(self, bytes: &[u8]) -> Self {
+        let mut place = if self == Self::RequestLine { Self::Head { is_line_empty: true } } else { self };
+        for byte in bytes {
+            place = match (place, byte) {
+                (Self::Head { is_line_empty: true }, b'\n') => Self::HeadEnd,
+                (Self::Head { .. }, b'\n') => Self::Head { is_line_empty: true },
+                (Self::Head { is_line_empty }, b'\r') => Self::Head { is_line_empty },
+                (Self::Head { .. }, _) => Self::Head { is_line_empty: false },
+                _ => return Self::Unknown,
+            };
+        }
+        place
     }
 }
 
@@ -36,7 +62,8 @@ impl AtRequestLine {
 #[derive(Debug)]
 pub struct WithReadableTargets<S> {
     inner: S,
-    at_line: AtRequestLine,
+    head_only: HeadOnly,
+    place: Place,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
     /// What is ready for the reader, from `given` on.
@@ -45,12 +72,13 @@ pub struct WithReadableTargets<S> {
 }
 
 impl<S> WithReadableTargets<S> {
-    pub fn new(inner: S, at_line: AtRequestLine) -> Self {
-        Self { inner, at_line, partial: Vec::new(), ready: Vec::new(), given: 0 }
+    pub fn new(inner: S, head_only: HeadOnly) -> Self {
+        Self { inner, head_only, place: Place::RequestLine, partial: Vec::new(), ready: Vec::new(), given: 0 }
     }
 
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
         let count = buffer.remaining().min(self.ready.len() - self.given);
+        self.place = self.place.after(&self.ready[self.given..self.given + count]);
         buffer.put_slice(&self.ready[self.given..self.given + count]);
         self.given += count;
         if self.given == self.ready.len() {
@@ -99,20 +127,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for WithReadableTargets<S> {
                 this.give(buffer);
                 return Poll::Ready(Ok(()));
             }
+            if this.head_only.0.swap(false, Ordering::Relaxed) {
+                this.place = if this.place == Place::HeadEnd { Place::RequestLine } else { Place::Unknown };
+            }
             let before = buffer.filled().len();
             ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
             let fresh = &buffer.filled()[before..];
             let is_end = fresh.is_empty();
-            if !this.at_line.0.load(Ordering::Relaxed) || (is_end && this.partial.is_empty()) {
+            if this.place != Place::RequestLine || (is_end && this.partial.is_empty()) {
+                this.place = this.place.after(fresh);
                 return Poll::Ready(Ok(()));
             }
             let has_whole_line = fresh.contains(&b'\n');
             let is_whole = has_whole_line || is_end || this.partial.len() + fresh.len() > LONGEST_LINE;
-            if is_whole {
-                this.at_line.0.store(false, Ordering::Relaxed);
-            }
             if is_whole && this.partial.is_empty() && escaped(fresh).is_none() {
                 // The usual case: nothing is copied.
+                this.place = this.place.after(fresh);
                 return Poll::Ready(Ok(()));
             }
             this.partial.extend_from_slice(fresh);
@@ -166,11 +196,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_a_head_with_nothing_behind_it_is_followed_by_a_line() {
+        let after = |bytes: &[u8]| Place::RequestLine.after(bytes);
+        assert_eq!(after(b"GET / HTTP/1.1\r\nA: b\r\n\r\n"), Place::HeadEnd);
+        assert_eq!(after(b"GET / HTTP/1.1\n\n"), Place::HeadEnd);
+        assert_eq!(after(b"GET / HTTP/1.1\r\nA: b\r\n"), Place::Head { is_line_empty: true });
+        assert_eq!(after(b"GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\n\r\n"), Place::Unknown);
+        assert_eq!(after(b"\r\nGET / HTTP/1.1\r\n\r\n"), Place::Unknown);
+        assert_eq!(after(b"GET / HT").after(b"TP/1.1\r").after(b"\n\r").after(b"\n"), Place::HeadEnd);
+    }
+
     #[tokio::test]
     async fn a_line_that_comes_in_pieces_is_put_together() {
         let pieces: Vec<&[u8]> = vec![b"GE", b"T /\"x HTTP", b"/1.1\r\nA: \"", b"b\"\r\n\r\n"];
         let (mut client, server) = tokio::io::duplex(64);
-        let mut stream = WithReadableTargets::new(server, AtRequestLine::default());
+        let mut stream = WithReadableTargets::new(server, HeadOnly::default());
         let read = tokio::spawn(async move {
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.expect("readable");

@@ -23,13 +23,13 @@ use tokio::task::JoinHandle;
 use tower_service::Service;
 
 use super::access_log::{Access, AccessLog};
-use super::body::{BoxError, Outgoing, PipedBody, SetAside};
+use super::body::{BoxError, FlowingBody, Outgoing, SetAside};
 use super::client::{Connection, client};
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
 use super::listener::{Accepted, BoundListener, Listener, bind_listeners, set_mode};
 use super::refusal::WithRefusals;
-use super::request_line::{AtRequestLine, WithReadableTargets};
+use super::request_line::{HeadOnly, WithReadableTargets};
 use super::upgrade::carry;
 use super::{Site, TlsAcceptor, cors, reply, routes};
 use crate::config::Settings;
@@ -220,13 +220,13 @@ async fn serve_stream<S>(
 {
     let limits = site.config.get().settings.limits.clone();
     let filter = warp::service(routes(Arc::clone(&site)));
-    let at_line = AtRequestLine::default();
-    let next_line = at_line.clone();
+    let head_only = HeadOnly::default();
+    let of_service = head_only.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         // What follows a connection that is taken over is no request line.
         let has_body = !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE);
         if !has_body && request.version() != Version::HTTP_2 {
-            next_line.set();
+            of_service.set();
         }
         let connection = Connection { peer, local, is_tls, version: request.version() };
         answer(Arc::clone(&site), filter.clone(), request, connection)
@@ -240,7 +240,7 @@ async fn serve_stream<S>(
         .keep_alive(true);
     let header_list = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(header_list);
-    let io = TokioIo::new(WithRefusals::new(WithReadableTargets::new(stream, at_line)));
+    let io = TokioIo::new(WithRefusals::new(WithReadableTargets::new(stream, head_only)));
     let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
     if let Err(problem) = watcher.watch(connection).await {
         log::debug!("connection from {peer}: {problem}");
@@ -263,7 +263,7 @@ where
     let config = site.config.get();
     let logged = site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, connection, &config.settings));
     let is_head = request.method() == Method::HEAD;
-    let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip") && !is_head);
+    let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let verdict =
         config.settings.cors.as_ref().map(|settings| cors::judge(settings, request.method(), request.headers()));
@@ -278,7 +278,7 @@ where
         cors::add_headers(&mut response, verdict);
     }
     if let Some(is_accepted) = compression {
-        response = compress(response, is_accepted).await;
+        response = compress(response, is_accepted, is_head).await;
     }
     if is_head {
         leave_body_out(&mut response);
@@ -296,7 +296,7 @@ fn with_own_body<B: Default>(mut response: Response<B>, upgrade: Option<OnUpgrad
     let (parts, body) = response.into_parts();
     let body = match own {
         None | Some(ReplyBody::Whole(_)) => Outgoing::Whole(body),
-        Some(ReplyBody::Streamed { bytes, length }) => Outgoing::Piped(PipedBody::new(bytes, length)),
+        Some(ReplyBody::Streamed { bytes, length }) => Outgoing::Flowing(FlowingBody::of_handler(bytes, length)),
         Some(ReplyBody::Upgraded { received, sent }) => {
             if let Some(upgrade) = upgrade {
                 tokio::spawn(carry(upgrade, received, sent));
@@ -335,12 +335,11 @@ impl LoggedRequest {
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         match response.body_mut() {
-            Outgoing::Piped(body) => body.at_end(move |sent_bytes| self.write(status, sent_bytes)),
+            Outgoing::Flowing(body) => body.at_end(move |sent_bytes| self.write(status, sent_bytes)),
             Outgoing::Whole(body) => {
                 let size = body.size_hint().exact().or(announced).unwrap_or(0);
                 self.write(status, size);
             }
-            Outgoing::Stream(_) => self.write(status, 0),
         }
     }
 

@@ -43,7 +43,12 @@ async fn receive(mut from_client: ReadHalf<Upgraded>, received: PipeWriter) {
 
 async fn send(mut to_client: WriteHalf<Upgraded>, sent: PipeReader) {
     while let Some(Ok(bytes)) = sent.next().await {
-        if to_client.write_all(&bytes).await.is_err() || to_client.flush().await.is_err() {
+        let written = tokio::select! {
+            written = async { to_client.write_all(&bytes).await.is_ok() && to_client.flush().await.is_ok() } => written,
+            // The handler has given up on a client that does not read.
+            () = sent.broken() => false,
+        };
+        if !written {
             return;
         }
     }

@@ -23,6 +23,8 @@ from aiohttp.web_response import StreamResponse
 INBOX_BYTES = 128 << 10
 """What may wait for the handler before the client is made to wait."""
 
+MOST_LOOKS_AFTER_CLOSE = 5
+
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -192,6 +194,7 @@ class WebSocketResponse(StreamResponse):
         self._inbox: _Inbox | None = None
         self._protocol: Any = None
         self._closed = False
+        self._looks_after_close = 0
         self._close_code: int | None = None
         self._exception: BaseException | None = None
 
@@ -253,7 +256,8 @@ class WebSocketResponse(StreamResponse):
             assert self._inbox is not None
             self._inbox.heard.clear()
             try:
-                await self.ping()
+                # Not drained: a client that does not read is what this looks for.
+                self._write(self._inbox.codec.send(WSMsgType.PING, b""))
                 await asyncio.wait_for(self._inbox.heard.wait(), seconds / 2)
             except (ConnectionError, asyncio.TimeoutError, RuntimeError):
                 if not self._closed:
@@ -335,6 +339,10 @@ class WebSocketResponse(StreamResponse):
         seconds = timeout or self._receive_seconds
         while True:
             if self._closed:
+                self._looks_after_close += 1
+                if self._looks_after_close > MOST_LOOKS_AFTER_CLOSE:
+                    # A handler that does not look at the kind of message would never give the loop back.
+                    raise RuntimeError("WebSocket connection is closed.")
                 return CLOSED_MESSAGE
             message = await asyncio.wait_for(self._inbox.next(), seconds)
             if message is None:
@@ -435,8 +443,14 @@ class WebSocketResponse(StreamResponse):
         self._close_code = int(code)
         if self._heartbeat_task is not None and self._heartbeat_task is not asyncio.current_task():
             self._heartbeat_task.cancel()
-        if self._protocol is not None and self._protocol.transport is not None:
-            self._protocol.transport.close()
+        transport = None if self._protocol is None else self._protocol.transport
+        if transport is not None:
+            if code == WSCloseCode.ABNORMAL_CLOSURE:
+                transport.abort()
+            else:
+                transport.close()
+        if self._inbox is not None:
+            self._inbox.feed_eof()
 
     async def write(self, data: Any) -> None:
         raise RuntimeError("Cannot call .write() for websocket")

@@ -17,7 +17,7 @@ class BodyReader:
     """
 
     def __init__(self, data: bytes, source: Any = None) -> None:
-        self._data = data
+        self._data: bytes | bytearray = data
         self._at = 0
         self._source = source
         self._error: BaseException | None = None
@@ -26,8 +26,8 @@ class BodyReader:
 
     # What comes in.
 
-    def _take(self, wake: Callable[[], None]) -> bool:
-        """Takes over what has come, or notes the end. False when there is nothing yet."""
+    def _take(self, wake: Callable[[], None] | None) -> bool:
+        """Takes over what has come, or notes the end. False when there is nothing yet: `wake` is told of more."""
         try:
             chunk = self._source.next(wake)
         except ConnectionResetError as error:
@@ -40,8 +40,10 @@ class BodyReader:
             callbacks, self._at_end = self._at_end, []
             for callback in callbacks:
                 callback()
-        self._data = self._data[self._at :] + chunk
-        self._at = 0
+        if self._at or not isinstance(self._data, bytearray):
+            self._data = bytearray(self._data[self._at :])
+            self._at = 0
+        self._data += chunk
         self.total_bytes += len(chunk)
         return True
 
@@ -61,7 +63,7 @@ class BodyReader:
 
     def _poll(self) -> None:
         if self._source is not None:
-            self._take(_nothing)
+            self._take(None)
 
     # What a handler asks for.
 
@@ -119,12 +121,12 @@ class BodyReader:
 
     def unread_data(self, data: bytes) -> None:
         """Puts bytes back to the front."""
-        self._data = bytes(data) + self._data[self._at :]
+        self._data = bytearray(data) + self._data[self._at :]
         self._at = 0
 
     def _cut(self, n: int) -> bytes:
         end = len(self._data) if n < 0 else min(self._at + n, len(self._data))
-        chunk = self._data[self._at : end]
+        chunk = bytes(self._data[self._at : end])
         self._at = end
         return chunk
 
@@ -170,10 +172,6 @@ class BodyReader:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while line := await self.readline():
             yield line
-
-
-def _nothing() -> None:
-    pass
 
 
 def _wake(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:

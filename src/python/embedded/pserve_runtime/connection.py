@@ -57,7 +57,11 @@ class Transport:
         if self._sink is not None:
             self._sink.finish()
 
-    abort = close
+    def abort(self) -> None:
+        """Ends it without waiting for a client that does not read."""
+        self._is_closed = True
+        if self._sink is not None:
+            self._sink.abort()
 
     def get_write_buffer_size(self) -> int:
         return WRITE_LIMIT + 1 if self._sink is not None and self._sink.is_full else 0
@@ -213,13 +217,20 @@ class PayloadWriter:
         if self._compressor is not None:
             data = self._compressor.compress(data)
         self._write(data)
-        if drain and self._sink is not None and self._sink.is_full:
+        if not self._has_body:
+            await asyncio.sleep(0)
+        elif drain and self._sink is not None and self._sink.is_full:
             await self.drain()
 
     def _write(self, data: bytes) -> None:
         if self._sink is None:
             raise RuntimeError("the head of the response has not been sent yet")
-        if not data or not self._has_body:
+        if not self._has_body:
+            if self._sink.is_closed:
+                # HEAD: the head is out, and the body was never wanted.
+                raise connection_reset("Cannot write to closing transport")
+            return
+        if not data:
             return
         if self.length is not None and self._compressor is None:
             data = data[: self.length]
