@@ -1,9 +1,9 @@
 //! The serving process's start order and stop order, on one screen: stopping is starting read backwards.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
@@ -68,6 +68,8 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         plugins,
         access_log: ArcSwapOption::new(access_log.map(Arc::new)),
         requests: AtomicU64::new(0),
+        started: Instant::now(),
+        is_draining: AtomicBool::new(false),
         tls: ArcSwapOption::new(tls.map(Arc::new)),
     });
     runtime.spawn(tidy_up_after_load(Arc::clone(&site)));
@@ -232,6 +234,7 @@ impl Conductor {
     /// Drains, terminates the plugins, and ends Python. A second signal, or a step that takes too long, ends the
     /// process at once.
     async fn stop(self, server: Option<Server>, stops: &StopRequests) {
+        self.site.is_draining.store(true, Ordering::Relaxed);
         let limit = self.site.config.get().settings.limits.drain_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         let orderly = async {

@@ -203,6 +203,7 @@ impl Reader<'_> {
             compression: self.entry("server", "compression").is_none() || self.truth("server", "compression"),
             debug: self.truth("server", "debug"),
             legacy_status: self.truth("server", "legacy_status"),
+            required_plugins: self.items("server", "required_plugins", &[',']),
             trusted_proxies: self.trusted_proxies()?,
         })
     }

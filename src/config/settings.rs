@@ -109,6 +109,8 @@ pub struct ServerSettings {
     pub debug: bool,
     /// Answers 200 to everything but a response object's own status, as the Python program did.
     pub legacy_status: bool,
+    /// Plugins without which `/readyz` says no.
+    pub required_plugins: Vec<String>,
     /// Peers whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -220,7 +222,19 @@ impl Settings {
 
 /// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
 pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
-    ("server", &["io_threads", "scheduling", "access_log", "compression", "debug", "legacy_status", "trusted_proxies"]),
+    (
+        "server",
+        &[
+            "io_threads",
+            "scheduling",
+            "access_log",
+            "compression",
+            "debug",
+            "legacy_status",
+            "required_plugins",
+            "trusted_proxies",
+        ],
+    ),
     ("python", &["venv"]),
     (
         "limits",

@@ -27,6 +27,9 @@ use crate::python::{FileOutcome, Interpreter, PythonError};
 /// How long an answer to a reload waits for the old plugin to be terminated. The termination itself goes on.
 const RETIREMENT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Routes of the server that a plugin may take.
+pub const PROBES: [&str; 3] = ["livez", "readyz", "healthz"];
+
 /// Why a control request did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -316,6 +319,9 @@ fn log_outcome(outcome: &FileOutcome) {
             for instance in instances {
                 let kind = if instance.is_async() { "async" } else { "plain" };
                 log::info!("loaded /{} from {path} ({kind})", instance.id());
+                if PROBES.contains(&instance.id()) {
+                    log::warn!("/{} of {path} takes the place of the server's own probe", instance.id());
+                }
             }
             if instances.is_empty() {
                 log::debug!("{path} defines no plugin");

@@ -11,6 +11,7 @@ mod documents;
 mod fields;
 mod listener;
 mod plugin_route;
+mod probes;
 mod refusal;
 mod reply;
 mod request_body;
@@ -21,7 +22,8 @@ mod upgrade;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use bytes::Buf;
@@ -51,6 +53,9 @@ pub struct Site {
     pub access_log: ArcSwapOption<AccessLog>,
     /// Requests since the start.
     pub requests: AtomicU64,
+    pub started: Instant,
+    /// Set when a stop has been asked for.
+    pub is_draining: AtomicBool,
     /// Set when the server speaks HTTPS.
     pub tls: ArcSwapOption<TlsAcceptor>,
 }
@@ -81,6 +86,7 @@ impl TlsAcceptor {
 ///
 /// * `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: control routes
 /// * `/<plugin>[/<subpath>]`: the plugin
+/// * `/livez`, `/readyz`, `/healthz`: probes, where no plugin has that name
 /// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {

@@ -8,6 +8,7 @@ use warp::reply::Response;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path, url_encoded};
+use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
 use super::{Site, auth, documents};
@@ -37,6 +38,7 @@ enum Target {
         own_methods: Vec<String>,
         body_mode: BodyMode,
     },
+    Probe(Probe),
     /// A static file: the decoded path under the documents' route.
     Document {
         rest: Option<String>,
@@ -52,6 +54,7 @@ pub async fn answer<B: Buf>(
     let limit = site.config.get().settings.limits.max_body_bytes;
     match find_target(site, &head.raw_path)? {
         Target::Document { rest } => document(site, &head, rest.as_deref()).await,
+        Target::Probe(probe) => probes::answer(site, probe, &head.method),
         Target::Control(route) => {
             if let Some(reply) = check_method(&head.method, &[])? {
                 return Ok(reply);
@@ -124,6 +127,9 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     let segments: Vec<&str> = rest.split('/').collect();
     let registry = site.plugins.registry();
     let Some((plugin, used)) = registry.route(&segments, decode_path) else {
+        if let Some(probe) = Probe::parse(raw_path) {
+            return Ok(Target::Probe(probe));
+        }
         return find_document(site, &segments).ok_or_else(|| not_found(site, raw_path));
     };
     let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));

@@ -28,6 +28,7 @@ use super::client::{Connection, client};
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
 use super::listener::{Accepted, BoundListener, Listener, bind_listeners, set_mode};
+use super::probes::Unlogged;
 use super::refusal::WithRefusals;
 use super::request_line::{HeadOnly, WithReadableTargets};
 use super::upgrade::carry;
@@ -284,7 +285,9 @@ where
         leave_body_out(&mut response);
     }
     response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
-    if let Some(logged) = logged {
+    if let Some(logged) = logged
+        && response.extensions().get::<Unlogged>().is_none()
+    {
         logged.log(&mut response);
     }
     Ok(response)

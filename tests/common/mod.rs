@@ -233,6 +233,15 @@ impl Drop for TestServer {
     }
 }
 
+/// Waits until something is so.
+pub fn eventually(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not come to be");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 pub fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
