@@ -221,3 +221,23 @@ fn sections_of_ours_that_differ_by_case_only_are_an_error() {
     assert_eq!(status, 2);
     assert!(err.contains("x.ini:3: [Network] and [network] (line 1) mean the same section"), "{err}");
 }
+
+#[test]
+fn the_environment_takes_the_place_of_keys() {
+    let plugin = "
+from plugincore.baseplugin import BasePlugin
+class Show(BasePlugin):
+    async def request_handler(self, **data):
+        return {'mine': self.config.main.mine, 'other': self.config.main.other}
+";
+    let server = TestServer::build()
+        .plugin("show.py", plugin)
+        .ini("[main]\nmine=1\nother=2\n[auth]\napikey=old\n")
+        .env("PSERVE_MAIN_MINE", "int:7")
+        .env("PSERVE_AUTH_APIKEY", "new")
+        .env("PORT", "1")
+        .start();
+    assert_eq!(server.get("/show").json(), serde_json::json!({"mine": 7, "other": "2"}));
+    assert_eq!(server.get("/plugins?apikey=old").status, 403);
+    assert_eq!(server.get("/plugins?apikey=new").status, 200);
+}

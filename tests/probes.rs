@@ -79,7 +79,8 @@ fn good_probes_stay_out_of_the_access_log() {
 
 #[test]
 fn a_plugin_may_take_a_probes_place() {
-    let server = TestServer::with_plugin("health.py", &BUSY.replace("Busy", "Healthz").replace("time.sleep(1.5)", "pass"));
+    let server =
+        TestServer::with_plugin("health.py", &BUSY.replace("Busy", "Healthz").replace("time.sleep(1.5)", "pass"));
     assert_eq!(server.get("/healthz").text(), "done");
     assert!(server.log().contains("takes the place of the server's own probe"), "{}", server.log());
 }

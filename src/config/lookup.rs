@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::value::{self, Value};
 use super::{ConfigError, Table, TableEntry, TableSection};
+use super::{in_file, overrides};
 
 /// Looks values up in a table; errors name the file.
 pub(super) struct Reader<'a> {
@@ -27,12 +28,13 @@ impl<'a> Reader<'a> {
     pub(super) fn error(&self, section: &str, key: &str, message: impl Into<String>) -> ConfigError {
         let found = self.entry(section, key);
         let section = found.map_or(section, |(section, _)| section.name.as_str());
-        ConfigError {
-            file: self.file.to_owned(),
-            line: found.map(|(_, entry)| entry.line),
-            place: Some((section.to_owned(), key.to_owned())),
-            message: message.into(),
+        let mut message = message.into();
+        let line = found.and_then(|(_, entry)| in_file(entry.line));
+        if found.is_some() && line.is_none() {
+            message.push_str(&format!(" (it is set by {} in the environment)", overrides::variable_of(section, key)));
         }
+        let place = Some((section.to_owned(), key.to_owned()));
+        ConfigError { file: self.file.to_owned(), line, place, message }
     }
 
     /// A whole number within bounds, typed or as a plain string.

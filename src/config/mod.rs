@@ -7,6 +7,7 @@ pub mod ini;
 pub mod interpolate;
 pub mod live;
 mod lookup;
+mod overrides;
 pub mod secret;
 mod sections;
 pub mod settings;
@@ -81,10 +82,30 @@ impl Config {
     /// Reads and checks a file; environment variables come from this process.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read_text(path)?;
-        let table = Table::parse(&text, path)?;
+        let mut ini = parse_ini(&text, path)?;
+        overrides::apply(&mut ini, &environment);
+        let table = Table::from_ini(&ini, path, &environment)?;
         let settings = Settings::from_table(&table, path)?;
         Ok(Self { path: path.to_owned(), table, settings })
     }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn parse_ini(text: &str, path: &Path) -> Result<ini::IniText, ConfigError> {
+    ini::parse(text).map_err(|problem| ConfigError {
+        file: path.to_owned(),
+        line: Some(problem.line),
+        place: None,
+        message: problem.message,
+    })
+}
+
+/// A line that can be shown: what came from the environment stands on none.
+fn in_file(line: usize) -> Option<usize> {
+    (line != overrides::NO_LINE).then_some(line)
 }
 
 /// Reads an INI file as UTF-8 text.
@@ -101,7 +122,7 @@ pub fn read_text(path: &Path) -> Result<String, ConfigError> {
 impl Table {
     /// Reads and resolves INI text. `path` only names the file in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::parse_with(text, path, &|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+        Self::parse_with(text, path, &environment)
     }
 
     /// As [`Table::parse`], with the environment given by the caller.
@@ -110,13 +131,15 @@ impl Table {
         path: &Path,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let ini = ini::parse(text).map_err(|problem| ConfigError {
-            file: path.to_owned(),
-            line: Some(problem.line),
-            place: None,
-            message: problem.message,
-        })?;
-        let mut resolver = Resolver::new(&ini, environment);
+        Self::from_ini(&parse_ini(text, path)?, path, environment)
+    }
+
+    fn from_ini(
+        ini: &ini::IniText,
+        path: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let mut resolver = Resolver::new(ini, environment);
         let mut sections = Vec::with_capacity(ini.sections.len());
         for section in &ini.sections {
             let inherited =
@@ -126,7 +149,7 @@ impl Table {
             for (entry, is_default) in own.chain(inherited.map(|entry| (entry, true))) {
                 let resolved = resolver.resolve(&section.name, &entry.key).map_err(|problem| ConfigError {
                     file: path.to_owned(),
-                    line: Some(problem.line),
+                    line: in_file(problem.line),
                     place: Some((problem.section, problem.key)),
                     message: problem.message,
                 })?;
