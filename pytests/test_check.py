@@ -116,7 +116,7 @@ def test_missing_modules_and_how_to_install_them(installation: Installation) -> 
     source = "import serial\ntry:\n    import no_such_a\nexcept ImportError:\n    pass\ndef f():\n    import no_such_b.c\nimport helper, json, os.path\n"
     installation.write("[network]\nport=0\n", needs=source, helper="")
     status, report = installation.check("--no-run")
-    assert status == 0
+    assert status == 1
     [needs] = [file for file in report["files"] if file["file"].endswith("needs.py")]
     found = [(m["module"], m["package"], m["line"], m["is_optional"]) for m in needs["missing"]]
     assert found == [
@@ -134,6 +134,16 @@ def test_reading_without_running(installation: Installation) -> None:
     assert status == 1 and not (installation.folder / "was_run").exists()
     errors = [file["error"] for file in report["files"]]
     assert (errors[0]["type"], errors[0]["line"], errors[1]) == ("SyntaxError", 1, None)
+
+
+def test_keys_are_not_shown(installation: Installation) -> None:
+    installation.write(
+        "[network]\nport=0\n[auth]\napikey=sesame\n[plugin_parms]\nleaks=apikey=sesame2&auth_type=plugin\n",
+        leaks="raise ValueError('the keys are sesame and sesame2, \\x1b[31m\\nin two lines')\n",
+    )
+    for arguments in (["check"], ["check", "--json"]):
+        shown = installation.run(*arguments).stdout
+        assert "sesame" not in shown and "***" in shown and "\x1b" not in shown
 
 
 def test_names_that_mean_nothing(installation: Installation) -> None:
@@ -211,11 +221,12 @@ def test_no_configuration_at_all(tmp_path: Path) -> None:
 
 def test_the_settings_in_force(installation: Installation) -> None:
     installation.write(
-        "[auth]\napikey=${main:secret_part}1\n[main]\nsecret_part=sesame\nuser=ada\n[limits]\nbody=5\n[plugin_parms]\ngood=apikey=sesame2&x=${main:user}\n"
+        "[auth]\napikey=${main:secret_part}1\n[main]\nsecret_part=sesame\nuser=ada\ncount=int:3\nflags=list:a bool:yes\n[limits]\nbody=5\n[plugin_parms]\ngood=apikey=sesame2&x=${main:user}\n"
     )
     done = installation.run("--print-config")
     assert done.returncode == 0 and "sesame" not in done.stdout
     lines = done.stdout.splitlines()
+    assert "count = int:3" in lines and "flags = list:a bool:true" in lines
     for line in (
         "apikey = ***",
         "body = 5",

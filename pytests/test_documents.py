@@ -1,9 +1,12 @@
 """Static files: contract, section 9."""
 
 import gzip
+import os
 import socket
+import subprocess
 
 import pytest
+from conftest import BINARY, PATIENCE
 
 PLUGIN = """
 from plugincore.baseplugin import BasePlugin
@@ -128,3 +131,36 @@ def test_a_bare_folder_another_index_and_a_large_file(start, folder):
     server = start({}, ini=f"documents={folder}\nindexfile=a.txt")
     assert server.get("/doc/").text == "0123456789"
     assert server.get("/doc/large").body == (folder / "large").read_bytes()
+
+
+def test_neighbours_and_odd_files_lead_nowhere(start, folder):
+    (folder / "sub" / "style.css.br").symlink_to(folder.parent / "outside.txt")
+    (folder / "shown.txt").symlink_to(folder / ".secret")
+    os.mkfifo(folder / "pipe.txt")
+    server = start({}, ini=f"documents=docs:{folder}")
+    reply = server.request("GET", "/docs/sub/style.css", headers={"Accept-Encoding": "br"})
+    assert (reply.text, reply.headers["Content-Encoding"]) == ("b {}", None)
+    assert server.get("/docs/pipe.txt").status == 404
+    assert server.get("/docs/shown.txt").status == 404
+
+
+def test_each_encoding_has_a_tag_of_its_own(start, folder):
+    server = start({}, ini=f"documents=docs:{folder}")
+    plain = server.get("/docs/sub/style.css")
+    packed = server.request("GET", "/docs/sub/style.css", headers={"Accept-Encoding": "gzip"})
+    tag = packed.headers["ETag"]
+    assert tag != plain.headers["ETag"]
+    resumed = {"Range": "bytes=2-", "If-Range": tag, "Accept-Encoding": "gzip"}
+    assert server.request("GET", "/docs/sub/style.css", headers=resumed).text == "b {}"
+    resumed["If-Range"] = plain.headers["ETag"]
+    assert server.request("GET", "/docs/sub/style.css", headers=resumed).status == 206
+    for tags, status in [('"other"', 412), (plain.headers["ETag"], 200), ("*", 200)]:
+        assert server.request("GET", "/docs/sub/style.css", headers={"If-Match": tags}).status == status
+
+
+@pytest.mark.parametrize("value", ["docs:${ENV:NO_SUCH_VARIABLE}", "docs:", "plugins:/tmp", "reload/x:/tmp"])
+def test_documents_that_cannot_be_meant_stop_the_start(tmp_path, value):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "pserve.ini").write_text(f"[paths]\nplugins=plugins\ndocuments={value}\n")
+    ended = subprocess.run([str(BINARY)], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 2 and "[paths] documents" in ended.stderr

@@ -116,6 +116,10 @@ class Responses(BasePlugin):
         return web.FileResponse(os.path.join(os.path.dirname(__file__), 'page.txt'), headers={'X-F': '1'})
     async def packed(self, request):
         return web.FileResponse(os.path.join(os.path.dirname(__file__), 'packed.txt'))
+    async def file_by_hand(self, request):
+        response = web.FileResponse(os.path.join(os.path.dirname(__file__), 'page.txt'))
+        await response.prepare(request)
+        return response
     async def no_file(self, request):
         return web.FileResponse('/no/such/file')
     async def folder(self, request):
@@ -290,6 +294,8 @@ def test_files_with_conditions_and_ranges(responses: Server) -> None:
     assert ask(responses, "file", Range="bytes=0-1", If_Range='"other"').status == 200
     assert ask(responses, "file", Range="Bytes=0-1").text == "01"
     assert ask(responses, "archive").headers["Content-Type"] == "application/gzip"
+    assert ask(responses, "file_by_hand", Range="bytes=0-2").text == "012"
+    assert "Traceback" not in responses.log, responses.log
     assert ask(responses, "no_file").status == 404
     assert ask(responses, "folder").status == 403
 

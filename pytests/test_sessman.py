@@ -63,12 +63,9 @@ def test_new_update_get_delete(server: Server) -> None:
     for headers in ({"Cookie": f"PS_SESSID={session}"}, {"Cookie": f"a=b; session_id={session}"}):
         assert client.ask("get", **headers).json()["data"]["theme"] == "dark"
     assert client.ask("get", {"session_id": session}).json()["data"]["theme"] == "dark"
-    assert (
-        client.ask("get", {"session_id": session}, **{"X-Forwarded-Proto": "https"})
-        .headers["Set-Cookie"]
-        .count("Secure")
-        == 1
-    )
+    https = {"X-Forwarded-Proto": "https", "Cookie": f"PS_SESSID={session}"}
+    assert client.ask("get", **https).headers["Set-Cookie"].count("Secure") == 1
+    assert client.ask("get", {"session_id": session}).headers["Set-Cookie"] is None
     assert client.ask("delete", {"session_id": session}).json() == {"deleted": True}
     assert client.ask("get", {"session_id": session}).status == 404
     assert client.ask("else").status == 404
@@ -84,6 +81,12 @@ def test_a_session_belongs_to_an_address(server: Server) -> None:
     for wrong in ("", "x", "\ud800", session + "x"):
         assert Client(server).ask("get", {"session_id": wrong}).status == 404
     assert Client(server).ask("get").status == 404
+
+
+def test_what_is_no_json_is_null(server: Server) -> None:
+    client = Client(server)
+    reply = server.request("POST", "/sessman/new", '{"a": NaN, "b": [Infinity]}', client.headers)
+    assert '"a": null' in reply.text and reply.json()["data"] == {"a": None, "b": [None]}
 
 
 def test_what_is_too_much_is_refused(server: Server) -> None:

@@ -66,9 +66,10 @@ class FileServe(BasePlugin):
             raise PluginOff("[file_server] documents is not set")
         route, _, folder = documents.rpartition(":")
         self._plugin_id = route.strip().strip("/") or DEFAULT_ROUTE
-        self.root = Path(folder.strip()).expanduser().resolve()
-        if not self.root.is_dir():
+        found = _existing(folder.strip(), kwargs.get("prog_args"))
+        if found is None or not found.is_dir():
             raise ValueError(f"[file_server] documents: {folder} is no folder; give route:folder, as in docs:/srv/docs")
+        self.root = found.resolve()
         self.index_file = str(section.get("indexfile") or "index.html")
         self.log_file = section.get("common_log") or None
         self.logs_includes = _is_true(section.get("log_includes"))
@@ -123,7 +124,11 @@ class FileServe(BasePlugin):
         if path.suffix.lower() not in MARKDOWN | PAGES:
             return web.FileResponse(path)
         page = Page(self, path, client_ip, request)
-        text, kind = await asyncio.get_running_loop().run_in_executor(None, page.render)
+        try:
+            text, kind = await asyncio.get_running_loop().run_in_executor(None, page.render)
+        except OSError as error:
+            self.log.warning(f"{path} cannot be read: {error.strerror}")
+            return web.json_response({"error": f"this document cannot be read: {subpath}"}, status=403)
         return _whole(text, kind, request)
 
     def find(self, name: str, beside: Path | None = None) -> Path | None:
@@ -181,7 +186,7 @@ class Page:
         extensions = [*EXTENSIONS, "codehilite"] if pygments is not None else EXTENSIONS
         body = markdown.markdown(source, extensions=extensions, output_format="html")
         title = self.title or _first_heading(body) or self.path.stem
-        own = {"TITLE": html.escape(title, quote=False), "CSS": self.plugin.css, "BODY": body}
+        own = {"TITLE": html.escape(title), "CSS": self.plugin.css, "BODY": body}
         envelope = MAGIC.sub(lambda match: self._value(match, self.plugin.root / "envelope", ()), self.plugin.envelope)
         return re.sub("@(TITLE|CSS|BODY)@", lambda match: own[match[1]], envelope), "text/html"
 
@@ -192,7 +197,9 @@ class Page:
     def _value(self, match: re.Match[str], path: Path, above: tuple[Path, ...]) -> str:
         name, argument = match[1], match[2].strip()
         if name == "TITLE":
-            self.title = argument
+            # The title of a page, not of its parts.
+            if len(above) == 1:
+                self.title = argument
             return ""
         if name == "TIME":
             return _formatted(time.time(), argument.lstrip("+"))
@@ -209,6 +216,15 @@ class Page:
             return f"[include: {target.strip()} includes itself, or too much]"
         self.plugin.log_include(self.client_ip, found)
         return self._expand(found, above)
+
+
+def _existing(name: str, prog_args: Any) -> Path | None:
+    """A path of the INI file: from the current folder, then from the file's."""
+    if not name:
+        return None
+    path = Path(name).expanduser()
+    beside = Path(getattr(prog_args, "ini_file", None) or ".").absolute().parent / path
+    return path if path.is_absolute() or path.exists() else beside
 
 
 def _section(config: Any, name: str) -> Any:
@@ -248,7 +264,7 @@ def _first_heading(body: str) -> str | None:
 
 
 def _formatted(seconds: float, form: str) -> str:
-    return time.strftime(form or "%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return time.strftime(form.replace("\0", "") or "%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _whole(text: str, kind: str, request: Any) -> Any:

@@ -29,6 +29,7 @@ COOKIES = ("PS_SESSID", "session_id")
 DEFAULT_TTL = 3600.0
 MOST_DATA_BYTES = 64 << 10
 PARAMETERS = ("backend", "session_ttl", "database", "url", "collection")
+KEY_PARAMETERS = ("auth_type", "auth", "apikey")
 
 T = TypeVar("T")
 
@@ -229,18 +230,11 @@ class SessMan(BasePlugin):
     async def _get(self, data: dict[str, Any]) -> Any:
         assert self.store is not None
         session_id, client, now = _given_id(data), data["client_ip"], time.time()
-        found = await self._on_thread(self.store.read, _key(session_id), client, now)
-        if found is None:
-            return _unknown()
-        text, expires = found
-        if expires - now < self.ttl * 0.9:
-            # In use: it lives on. Not written for every look at it.
-            again = await self._on_thread(
-                self.store.change, _key(session_id), client, now, now + self.ttl, lambda same: same
-            )
-            if again is None:
-                return _unknown()
-        return self._reply(session_id, text, data["request"])
+        # In use: it lives on.
+        text = await self._on_thread(
+            self.store.change, _key(session_id), client, now, now + self.ttl, lambda same: same
+        )
+        return _unknown() if text is None else self._reply(session_id, text, data["request"])
 
     async def _delete(self, data: dict[str, Any]) -> Any:
         assert self.store is not None
@@ -255,6 +249,9 @@ class SessMan(BasePlugin):
     def _reply(self, session_id: str, text: str, request: Any, status: int = 200) -> Any:
         body = {"session_id": session_id, "expires_in": self.ttl, "data": json.loads(text)}
         response = web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
+        if status != 201 and session_id not in (request.cookies.get(name) for name in COOKIES):
+            # Only who brought the id as a cookie gets one: nobody is made to use a session by an address.
+            return response
         response.set_cookie(
             COOKIES[0],
             session_id,
@@ -272,7 +269,7 @@ def _settings(config: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     for name, section in dict(config or {}).items():
         if str(name).lower() == "sessman":
             found.update((key, section[key]) for key in PARAMETERS if key in section)
-    found.update((key, kwargs[key]) for key in PARAMETERS if key in kwargs)
+    found.update((key, kwargs[key]) for key in PARAMETERS + KEY_PARAMETERS if key in kwargs)
     return found
 
 

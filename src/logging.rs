@@ -92,7 +92,6 @@ struct Sink {
     console: Mutex<File>,
     console_is_terminal: bool,
     file: Option<LogFile>,
-    secrets: RwLock<Vec<String>>,
 }
 
 struct LogFile {
@@ -102,6 +101,9 @@ struct LogFile {
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// Keys that are hidden, the longest first.
+static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
 /// Installs the log for the whole process. Errs when the file cannot be opened.
 pub fn init(level: Severity, file: Option<&Path>) -> anyhow::Result<()> {
@@ -117,13 +119,7 @@ pub fn init(level: Severity, file: Option<&Path>) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let sink = Sink {
-        level,
-        console: Mutex::new(console),
-        console_is_terminal: stdout.is_terminal(),
-        file,
-        secrets: RwLock::default(),
-    };
+    let sink = Sink { level, console: Mutex::new(console), console_is_terminal: stdout.is_terminal(), file };
     SINK.set(sink).map_err(|_| anyhow::anyhow!("the log is installed twice"))?;
     CombinedLogger::init(vec![Box::new(Bridge { filter: level.log_filter() })])?;
     Ok(())
@@ -138,7 +134,12 @@ pub fn announce(message: &str) {
 
 /// A text for another log, with every configured key replaced.
 pub fn without_secrets(text: &str) -> String {
-    SINK.get().map_or_else(|| text.to_owned(), |sink| sink.without_secrets(text))
+    let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
+    let mut clean = text.to_owned();
+    for secret in secrets.iter().filter(|secret| text.contains(secret.as_str())) {
+        clean = clean.replace(secret.as_str(), "***");
+    }
+    clean
 }
 
 /// Writes one record. Never panics and never fails: a log that cannot be written is no reason to stop serving.
@@ -154,11 +155,11 @@ pub fn hide(secret: &str) {
     if secret.chars().count() < 4 {
         return;
     }
-    if let Some(sink) = SINK.get() {
-        let mut secrets = sink.secrets.write().unwrap_or_else(PoisonError::into_inner);
-        if !secrets.iter().any(|known| known == secret) {
-            secrets.push(secret.to_owned());
-        }
+    let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
+    if !secrets.iter().any(|known| known == secret) {
+        secrets.push(secret.to_owned());
+        // The longest first: one may begin another.
+        secrets.sort_by_key(|known| std::cmp::Reverse(known.len()));
     }
 }
 
@@ -199,22 +200,13 @@ impl LogFile {
 
 impl Sink {
     fn write(&self, severity: Severity, name: &str, message: &str) {
-        let message = printable(&self.without_secrets(message));
+        let message = printable(&without_secrets(message));
         let dated = format!("{} - {name} - {} - {message}\n", timestamp(), severity.name());
         let text = if self.console_is_terminal { dated.clone() } else { systemd_lines(severity, name, &message) };
         let _ = lock(&self.console).write_all(text.as_bytes());
         if let Some(file) = &self.file {
             file.write(self, &dated);
         }
-    }
-
-    fn without_secrets(&self, message: &str) -> String {
-        let secrets = self.secrets.read().unwrap_or_else(PoisonError::into_inner);
-        let mut clean = message.to_owned();
-        for secret in secrets.iter().filter(|secret| message.contains(secret.as_str())) {
-            clean = clean.replace(secret.as_str(), "***");
-        }
-        clean
     }
 }
 

@@ -11,10 +11,7 @@ use pserve::{check, exit_status, python, worker};
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
         Ok(cli) => run(&cli),
-        Err(NotServing::Answer(text)) => {
-            answer(&text);
-            exit_status::CLEAN
-        }
+        Err(NotServing::Answer(text)) => status_of(answer(&text), exit_status::CLEAN),
         Err(NotServing::Mistake(mistake)) => {
             complain(&mistake);
             exit_status::USAGE
@@ -24,24 +21,20 @@ fn main() {
 
 fn run(cli: &Cli) -> i32 {
     match &cli.command {
-        None if cli.print_config => with_config(cli, |config| {
-            answer(&config.to_string());
-            Ok(())
-        }),
+        None if cli.print_config => with_config(cli, |config| Ok(answer(&config.to_string())?)),
         None => with_config(cli, |config| worker::run(cli, config)),
         Some(Command::Check(arguments)) if arguments.child => {
             with_config(cli, |config| check::run_child(cli, arguments, config))
         }
         Some(Command::Check(arguments)) => {
             let outcome = check::run(arguments, cli.ini_path());
-            answer(&outcome.text);
-            outcome.status
+            status_of(answer(&outcome.text), outcome.status)
         }
         Some(Command::Python { arguments }) => script(cli, arguments),
         Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
             Ok(files) => {
-                answer(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>());
-                exit_status::CLEAN
+                let list: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
+                status_of(answer(&list), exit_status::CLEAN)
             }
             Err(problem) => {
                 complain(&format!("{}: {problem}", folder.display()));
@@ -54,7 +47,9 @@ fn run(cli: &Cli) -> i32 {
 /// Runs Python with the packages and the plugins folder of the INI file, if there is one.
 fn script(cli: &Cli, arguments: &[OsString]) -> i32 {
     let config = match (cli.ini_path(), cli.ini_file.is_some()) {
-        (Ok(path), _) => Config::load(&path).map_err(|problem| problem.to_string()).map(Some),
+        (Ok(path), true) => Config::load(&path).map_err(|problem| problem.to_string()).map(Some),
+        // One that just lies there may belong to another program.
+        (Ok(path), false) => Ok(Config::load(&path).inspect_err(|problem| complain(&problem.to_string())).ok()),
         (Err(_), false) => Ok(None),
         (Err(problem), true) => Err(problem),
     };
@@ -91,9 +86,20 @@ fn with_config(cli: &Cli, work: impl FnOnce(Config) -> anyhow::Result<()>) -> i3
     }
 }
 
-fn answer(text: &str) {
-    let _ = write!(std::io::stdout(), "{text}");
-    let _ = std::io::stdout().flush();
+fn answer(text: &str) -> std::io::Result<()> {
+    write!(std::io::stdout(), "{text}")?;
+    std::io::stdout().flush()
+}
+
+/// The status of a command whose answer must have been written.
+fn status_of(written: std::io::Result<()>, status: i32) -> i32 {
+    match written {
+        Ok(()) => status,
+        Err(problem) => {
+            complain(&format!("the answer cannot be written: {problem}"));
+            exit_status::FAILURE
+        }
+    }
 }
 
 /// One line on standard error; nobody reading it is no reason to panic.

@@ -261,6 +261,32 @@ async fn http_2_with_prior_knowledge_serves_get_post_and_head() {
     }
 }
 
+#[tokio::test]
+async fn cookies_that_http_2_has_split_are_one_field() {
+    let plugin = "
+from plugincore.baseplugin import BasePlugin
+class Jar(BasePlugin):
+    async def request_handler(self, request=None, request_headers=None, **data):
+        return [dict(request.cookies), request_headers['Cookie'], request.headers.getall('Cookie')]
+";
+    let server = TestServer::with_plugin("jar.py", plugin);
+    let stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::builder()
+        .uri(format!("http://{}/jar", server.address()))
+        .header("cookie", "a=1")
+        .header("cookie", "b=2; c=3")
+        .body(Full::new(bytes::Bytes::new()))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let body: serde_json::Value =
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    let joined = "a=1; b=2; c=3";
+    assert_eq!(body, serde_json::json!([{"a": "1", "b": "2", "c": "3"}, joined, [joined]]));
+}
+
 #[test]
 fn connections_that_end_leave_no_descriptor_behind() {
     let server = TestServer::with_plugin("echo.py", ECHO);

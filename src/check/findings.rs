@@ -7,7 +7,7 @@ use super::report::{FileReport, Level, Report};
 use crate::config::settings::{ListenAddress, OLD_SECTIONS, OWN_SECTIONS};
 use crate::config::{Config, Table, ini, value};
 use crate::python;
-use crate::web::{TlsAcceptor, bind_listeners};
+use crate::web::{TlsAcceptor, bind_listeners, socket_objection};
 
 /// How alike two names must be for one to be taken for the other.
 const LIKENESS: f64 = 0.85;
@@ -41,18 +41,36 @@ pub fn of_configuration(config: &Config, report: &mut Report) {
     }
     let addresses: Vec<ListenAddress> = config.settings.listen.clone();
     let tcp = |address: &&ListenAddress| matches!(address, ListenAddress::Tcp(_));
-    for address in addresses.iter().filter(tcp) {
+    let tcp: Vec<ListenAddress> = addresses.iter().filter(tcp).cloned().collect();
+    let mut is_taken = false;
+    for address in &tcp {
         if let Err(problem) = bind_listeners(std::slice::from_ref(address)) {
-            report.warning(format!("{problem:#} (is a server running there already?)"));
+            is_taken = true;
+            let kind = problem.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if kind == Some(std::io::ErrorKind::AddrInUse) {
+                report.warning(format!("{problem:#} (is a server running there already?)"));
+            } else {
+                report.error(format!("{problem:#}"));
+            }
+        }
+    }
+    if !is_taken && let Err(problem) = bind_listeners(&tcp) {
+        report.error(format!("{problem:#}: not all of the addresses at once"));
+    }
+    for address in &addresses {
+        if let Some(problem) = socket_objection(address) {
+            report.error(problem);
         }
     }
     for (name, path) in
         [("[paths] pidfile", &config.settings.pidfile), ("[server] access_log", &config.settings.server.access_log)]
     {
-        if let Some(path) = path
-            && !path.parent().is_some_and(Path::is_dir)
-        {
-            report.error(format!("{name}: the folder of {} is not there; make it", path.display()));
+        if let Some(path) = path {
+            if !path.parent().is_some_and(Path::is_dir) {
+                report.error(format!("{name}: the folder of {} is not there; make it", path.display()));
+            } else if path.is_dir() {
+                report.error(format!("{name}: {} is a folder; name a file", path.display()));
+            }
         }
     }
     different(config, report);

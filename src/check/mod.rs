@@ -11,8 +11,9 @@ pub use child::run as run_child;
 use report::Report;
 
 use crate::cli::CheckArguments;
+use crate::config::live::hide_keys;
 use crate::config::{Config, read_text};
-use crate::{exit_status, plugins, python};
+use crate::{exit_status, logging, plugins, python};
 
 /// The answer of the command, to be printed, and its exit status.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ pub fn run(arguments: &CheckArguments, ini: Result<PathBuf, String>) -> Outcome 
         Ok(path) => examine(arguments, &path, &mut report),
     };
     let text = if arguments.json { report.to_json(status) } else { report.to_text(status) };
-    Outcome { text, status }
+    // What plugins raise may hold a key.
+    Outcome { text: logging::without_secrets(&text), status }
 }
 
 fn examine(arguments: &CheckArguments, ini: &Path, report: &mut Report) -> i32 {
@@ -44,6 +46,7 @@ fn examine(arguments: &CheckArguments, ini: &Path, report: &mut Report) -> i32 {
             return exit_status::USAGE;
         }
     };
+    hide_keys(&config);
     report.describe(&config);
     findings::of_configuration(&config, report);
     if let Ok(text) = read_text(ini) {

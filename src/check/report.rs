@@ -71,7 +71,12 @@ impl FileReport {
     }
 
     fn name(&self) -> String {
-        self.file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        one_line(&self.file.file_name().unwrap_or_default().to_string_lossy())
+    }
+
+    /// Whether it would not load. A file that was only read says so by what it needs and has not.
+    fn has_failed(&self) -> bool {
+        self.error.is_some() || (self.is_only_read && self.missing.iter().any(|missing| !missing.is_optional))
     }
 }
 
@@ -139,11 +144,11 @@ impl Report {
 
     pub fn has_errors(&self) -> bool {
         self.findings.iter().any(|finding| finding.level == Level::Error)
-            || self.files.iter().any(|file| file.error.is_some())
+            || self.files.iter().any(FileReport::has_failed)
     }
 
     fn count(&self, level: Level) -> usize {
-        let failed = self.files.iter().filter(|file| file.error.is_some() && level == Level::Error).count();
+        let failed = self.files.iter().filter(|file| file.has_failed() && level == Level::Error).count();
         failed + self.findings.iter().filter(|finding| finding.level == level).count()
     }
 
@@ -192,7 +197,7 @@ impl Report {
             for finding in found {
                 let line = finding.line.map(|line| format!(":{line}")).unwrap_or_default();
                 let place = finding.file.as_ref().map(|file| format!("{}{line}: ", file.display())).unwrap_or_default();
-                let _ = writeln!(text, "  {place}{}", finding.message);
+                let _ = writeln!(text, "  {place}{}", one_line(&finding.message));
             }
         }
         let verdict = match status {
@@ -224,7 +229,7 @@ impl Report {
                 }
                 _ => file.name(),
             };
-            let _ = writeln!(text, "  error  {place:<24} {}: {}", error.kind, error.message);
+            let _ = writeln!(text, "  error  {place:<24} {}: {}", error.kind, one_line(&error.message));
         } else if file.is_only_read {
             let _ = writeln!(text, "  read   {}", file.name());
         } else if file.plugins.is_empty() {
@@ -237,6 +242,11 @@ impl Report {
             let _ = writeln!(text, "         {:<24} {} install {}", "", self.pip, missing.package);
         }
     }
+}
+
+/// Text of others, unable to break a line or to paint a terminal.
+fn one_line(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 fn counted(count: usize, what: &str) -> String {

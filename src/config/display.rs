@@ -3,26 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
-use super::Config;
 use super::settings::{BodyMode, OLD_SECTIONS, OWN_SECTIONS, Scheduling, Settings};
+use super::{Config, Value};
 
 const MASK: &str = "***";
 
 /// Parts of key names whose values are nobody's business.
-const SECRET_NAMES: [&str; 12] = [
-    "apikey",
-    "api_key",
-    "access_key",
-    "password",
-    "passwd",
-    "passphrase",
-    "pwd",
-    "secret",
-    "token",
-    "credential",
-    "private",
-    "auth_key",
-];
+const SECRET_NAMES: [&str; 8] = ["apikey", "authorization", "credential", "pass", "private", "pwd", "secret", "token"];
 
 /// A known key shorter than this is masked only where it stands alone: in other text it may be there by chance.
 const LEAST_KEY_IN_TEXT: usize = 4;
@@ -45,7 +32,7 @@ impl fmt::Display for Config {
                 }
             }
         }
-        write_by_plugin(formatter, &self.settings)?;
+        self.write_by_plugin(formatter)?;
         self.write_other_sections(formatter)
     }
 }
@@ -61,8 +48,11 @@ impl Config {
             }
             writeln!(formatter, "\n[{}]", section.name)?;
             for entry in &section.entries {
-                let is_secret = SECRET_NAMES.iter().any(|name| entry.key.contains(name));
-                let text = if is_secret { MASK.to_owned() } else { self.without_keys(&entry.resolved.text) };
+                let text = if is_secret_name(&entry.key) {
+                    MASK.to_owned()
+                } else {
+                    self.without_keys(&typed(&entry.resolved.value))
+                };
                 writeln!(formatter, "{} = {}", entry.key, escaped(&text))?;
             }
         }
@@ -112,6 +102,23 @@ fn without_passwords(text: &str) -> String {
         };
     }
     shown + rest
+}
+
+/// Whether what goes by this name is nobody's business.
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_lowercase().replace(['-', '.'], "_");
+    name == "key" || name.ends_with("_key") || SECRET_NAMES.iter().any(|secret| name.contains(secret))
+}
+
+/// A value as it must be written to be of its type again.
+fn typed(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        Value::Int(number) => format!("int:{number}"),
+        Value::Float(number) => format!("float:{number}"),
+        Value::Bool(truth) => format!("bool:{truth}"),
+        Value::List(items) => format!("list:{}", items.iter().map(typed).collect::<Vec<_>>().join(" ")),
+    }
 }
 
 /// The server's own sections with every key, in the order of the documentation.
@@ -198,37 +205,41 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
     ]
 }
 
-fn write_by_plugin(formatter: &mut fmt::Formatter<'_>, settings: &Settings) -> fmt::Result {
-    let mut params: Vec<_> = settings.plugin_params.iter().collect();
-    params.sort();
-    if !params.is_empty() {
-        writeln!(formatter, "\n[plugin_parms]")?;
+impl Config {
+    fn write_by_plugin(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
+        let mut params: Vec<_> = settings.plugin_params.iter().collect();
+        params.sort();
+        if !params.is_empty() {
+            writeln!(formatter, "\n[plugin_parms]")?;
+        }
+        for (stem, text) in params {
+            let shown = if is_secret_name(stem) { MASK.to_owned() } else { self.without_keys(&masked_query(text)) };
+            writeln!(formatter, "{stem} = {}", escaped(&shown))?;
+        }
+        let mut options: Vec<_> = settings.plugin_options.iter().collect();
+        options.sort_by_key(|(name, _)| name.as_str());
+        if !options.is_empty() {
+            writeln!(formatter, "\n[plugin_options]")?;
+        }
+        for (name, options) in options {
+            let reload = if options.restart_on_reload { "restart" } else { "swap" };
+            let body = match options.body {
+                Some(BodyMode::Stream) => "&body=stream",
+                Some(_) => "&body=read",
+                None => "",
+            };
+            writeln!(formatter, "{name} = threads={}&reload={reload}{body}", options.threads)?;
+        }
+        Ok(())
     }
-    for (stem, text) in params {
-        writeln!(formatter, "{stem} = {}", escaped(&masked_query(text)))?;
-    }
-    let mut options: Vec<_> = settings.plugin_options.iter().collect();
-    options.sort_by_key(|(name, _)| name.as_str());
-    if !options.is_empty() {
-        writeln!(formatter, "\n[plugin_options]")?;
-    }
-    for (name, options) in options {
-        let reload = if options.restart_on_reload { "restart" } else { "swap" };
-        let body = match options.body {
-            Some(BodyMode::Stream) => "&body=stream",
-            Some(_) => "&body=read",
-            None => "",
-        };
-        writeln!(formatter, "{name} = threads={}&reload={reload}{body}", options.threads)?;
-    }
-    Ok(())
 }
 
 /// Query text with the values of secret names masked.
 fn masked_query(text: &str) -> String {
     let is_secret = |name: &str| {
         let decoded: String = form_urlencoded::parse(name.as_bytes()).map(|(name, _)| name.to_lowercase()).collect();
-        SECRET_NAMES.iter().any(|secret| decoded.contains(secret))
+        is_secret_name(&decoded)
     };
     let pieces = text.split('&').map(|piece| match piece.split_once('=') {
         Some((name, _)) if is_secret(name) => format!("{name}={MASK}"),

@@ -47,7 +47,7 @@ impl LiveConfig {
 }
 
 /// Lets no key of the file reach the log, whichever text it turns up in.
-fn hide_keys(config: &Config) {
+pub fn hide_keys(config: &Config) {
     if let Some(key) = &config.settings.global_key {
         logging::hide(key.reveal());
     }

@@ -110,6 +110,13 @@ impl Reader<'_> {
         let (route, folder) = text.split_once(':').unwrap_or((DEFAULT_DOCUMENTS_ROUTE, text));
         let route = route.trim().trim_matches('/');
         let refuse = |message: String| self.error("paths", "documents", message);
+        if ["plugins", "reload", "load", "unload"].contains(&route.split('/').next().unwrap_or_default()) {
+            return Err(refuse(format!("/{route} is a control route; give the documents another")));
+        }
+        if folder.trim().is_empty() {
+            let message = format!("`{text}` names no folder; give route:folder, for example docs:/srv/docs");
+            return Err(refuse(message));
+        }
         if route.is_empty() {
             return Err(refuse(format!("`{text}` names no route; give route:folder, for example docs:/srv/docs")));
         }

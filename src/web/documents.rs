@@ -42,24 +42,20 @@ pub async fn answer(
     match found {
         None => Ok(None),
         Some(Found::FolderWithoutSlash) => Ok(Some(redirect(&format!("{raw_path}/")))),
-        Some(Found::File(path)) => send(&path, method, headers).await,
+        Some(Found::File(path)) => send(documents, &path, method, headers).await,
     }
 }
 
 async fn find(documents: &Documents, rest: &str) -> Option<Found> {
     let relative = Path::new(rest);
-    let is_plain = |component: Component<'_>| match component {
-        // Dot files are nobody's business (`.git`, `.htpasswd`), but for the one folder that is meant to be public.
-        Component::Normal(name) => !name.to_string_lossy().starts_with('.') || name == ".well-known",
-        _ => false,
-    };
     if rest.contains(['\0', '\\']) || rest.starts_with('/') || !relative.components().all(is_plain) {
         return None;
     }
     let path = inside(documents, &documents.folder.join(relative)).await?;
     let is_folder = tokio::fs::metadata(&path).await.ok()?.is_dir();
     match (is_folder, rest.is_empty() || rest.ends_with('/')) {
-        (false, false) => Some(Found::File(path)),
+        // A pipe or a device would hold the reader for ever.
+        (false, false) => tokio::fs::metadata(&path).await.ok()?.is_file().then_some(Found::File(path)),
         (false, true) => None,
         (true, false) => Some(Found::FolderWithoutSlash),
         (true, true) => {
@@ -69,25 +65,43 @@ async fn find(documents: &Documents, rest: &str) -> Option<Found> {
     }
 }
 
-/// The real place of a path, when it lies inside the folder: a link that leads out of it is followed no further.
+/// The real place of a path, when it lies inside the folder and not in hiding: a link that leads elsewhere is followed
+/// no further.
 async fn inside(documents: &Documents, path: &Path) -> Option<PathBuf> {
     let real = tokio::fs::canonicalize(path).await.ok()?;
-    real.starts_with(&documents.folder).then_some(real)
+    let is_shown = real.strip_prefix(&documents.folder).ok()?.components().all(is_plain);
+    is_shown.then_some(real)
 }
 
-async fn send(path: &Path, method: &Method, headers: &HeaderMap) -> Result<Option<Response>, ApiError> {
-    let Some(tag) = entity_tag(path).await else {
+/// Dot files are nobody's business (`.git`, `.htpasswd`), but for the one folder that is meant to be public.
+fn is_plain(component: Component<'_>) -> bool {
+    match component {
+        Component::Normal(name) => !name.to_string_lossy().starts_with('.') || name == ".well-known",
+        _ => false,
+    }
+}
+
+async fn send(
+    documents: &Documents,
+    path: &Path,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Option<Response>, ApiError> {
+    let encoded = precompressed(documents, path, headers).await;
+    let file = encoded.as_ref().map_or(path, |(_, path)| path.as_path()).to_owned();
+    let Some(tag) = entity_tag(&file, encoded.as_ref().map(|(encoding, _)| *encoding)).await else {
         return Ok(None);
     };
+    if headers.get(header::IF_MATCH).is_some_and(|tags| !names_strongly(tags, &tag)) {
+        return Ok(Some(StatusCode::PRECONDITION_FAILED.into_response()));
+    }
     if headers.get(header::IF_NONE_MATCH).is_some_and(|tags| names(tags, &tag)) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         response.headers_mut().insert(header::ETAG, tag);
         return Ok(Some(response));
     }
-    let encoded = precompressed(path, headers).await;
     let mut request = Request::builder().method(method).uri("/").body(String::new()).expect("a plain request");
     *request.headers_mut() = headers_for_warp(headers, &tag);
-    let file = encoded.as_ref().map_or(path, |(_, path)| path.as_path()).to_owned();
     // In a task of its own: warp's filters cannot be run from inside one another.
     let sending = tokio::spawn(async move { warp::service(warp::fs::file(file)).call(request).await });
     let Ok(Ok(mut response)) = sending.await else {
@@ -107,11 +121,21 @@ async fn send(path: &Path, method: &Method, headers: &HeaderMap) -> Result<Optio
     Ok(Some(response))
 }
 
-/// RFC 9110, 8.8.3: from the time of the last change and the size, as other file servers make it.
-async fn entity_tag(path: &Path) -> Option<HeaderValue> {
+/// RFC 9110, 8.8.3: from the time of the last change and the size, as other file servers make it. Every encoding has its
+/// own: a download that goes on must not mix them.
+async fn entity_tag(path: &Path, encoding: Option<&str>) -> Option<HeaderValue> {
     let metadata = tokio::fs::metadata(path).await.ok()?;
     let changed = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    HeaderValue::from_str(&format!("\"{:x}-{:x}\"", changed.as_nanos(), metadata.len())).ok()
+    let encoding = encoding.map(|encoding| format!("-{encoding}")).unwrap_or_default();
+    HeaderValue::from_str(&format!("\"{:x}-{:x}{encoding}\"", changed.as_nanos(), metadata.len())).ok()
+}
+
+/// The strong comparison (RFC 9110, 8.8.3.2).
+fn names_strongly(tags: &HeaderValue, tag: &HeaderValue) -> bool {
+    let (Ok(tags), Ok(tag)) = (tags.to_str(), tag.to_str()) else {
+        return false;
+    };
+    tags.split(',').map(str::trim).any(|known| known == tag || known == "*")
 }
 
 fn names(tags: &HeaderValue, tag: &HeaderValue) -> bool {
@@ -138,15 +162,18 @@ fn headers_for_warp(headers: &HeaderMap, tag: &HeaderValue) -> HeaderMap {
 }
 
 /// A neighbour that was compressed beforehand, when the client takes it. A range is one of the file itself.
-async fn precompressed(path: &Path, headers: &HeaderMap) -> Option<(&'static str, PathBuf)> {
+async fn precompressed(documents: &Documents, path: &Path, headers: &HeaderMap) -> Option<(&'static str, PathBuf)> {
     if headers.contains_key(header::RANGE) {
         return None;
     }
     for (encoding, ending) in PRECOMPRESSED {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{ending}"));
-        if accepts(headers, encoding) && tokio::fs::metadata(&name).await.is_ok_and(|found| found.is_file()) {
-            return Some((encoding, name.into()));
+        if accepts(headers, encoding)
+            && let Some(neighbour) = inside(documents, Path::new(&name)).await
+            && tokio::fs::metadata(&neighbour).await.is_ok_and(|found| found.is_file())
+        {
+            return Some((encoding, neighbour));
         }
     }
     None

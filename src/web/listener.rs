@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -63,23 +64,23 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Binds beside the path and moves the socket there when it is ready: nobody meets it before it listens, or with
 /// another mode. A socket that nobody listens on, left by a server that was killed, is replaced.
 fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<BoundListener> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => bail!("there is a file of that name which is no socket"),
-        Ok(_) => match UnixStream::connect(path) {
+    if let Some(objection) = path_objection(path) {
+        bail!(objection);
+    }
+    if path.exists() {
+        match UnixStream::connect(path) {
             Ok(_) => bail!("another program listens there"),
             // Nobody listens: it was left behind.
             Err(problem) if problem.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(problem) => {
-                bail!("there is a socket of that name, and it cannot be told whether it is in use: {problem}")
-            }
-        },
-        Err(_) => {}
+            Err(problem) => bail!("there is a socket of that name, and who listens cannot be told: {problem}"),
+        }
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = PathBuf::from(beside);
+    let folder = path.parent().context("the path has no folder")?;
+    let folder = fs::File::open(folder).context("the folder cannot be opened")?;
+    // Through the folder's descriptor: a temporary name is longer than the path, whose length has a narrow limit.
+    let beside = PathBuf::from(format!("/proc/self/fd/{}/.pserve-{}", folder.as_raw_fd(), std::process::id()));
     let _ = fs::remove_file(&beside);
-    let address = net::SocketAddrUnix::new(&beside).context("the path is longer than a socket's may be (107 bytes)")?;
+    let address = net::SocketAddrUnix::new(&beside)?;
     let socket = net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -96,6 +97,25 @@ fn bind_unix(path: &Path, mode: u32) -> anyhow::Result<BoundListener> {
     }
     let file = SocketFile { identity: identity(path)?, path: path.to_owned() };
     Ok(BoundListener::Unix(std::os::unix::net::UnixListener::from(socket), file))
+}
+
+/// What speaks against a path for a socket, whoever may listen there.
+fn path_objection(path: &Path) -> Option<String> {
+    if net::SocketAddrUnix::new(path).is_err() {
+        return Some("the path is longer than a socket's may be (107 bytes)".to_owned());
+    }
+    let found = fs::symlink_metadata(path).ok()?;
+    (!found.file_type().is_socket()).then(|| "there is a file of that name which is no socket".to_owned())
+}
+
+/// Why a Unix socket cannot be made there, as far as it can be told without trying.
+pub fn socket_objection(address: &ListenAddress) -> Option<String> {
+    match address {
+        ListenAddress::Tcp(_) => None,
+        ListenAddress::Unix { path, .. } => {
+            path_objection(path).map(|objection| format!("cannot bind {address}: {objection}"))
+        }
+    }
 }
 
 impl BoundListener {

@@ -35,7 +35,7 @@ use warp::reply::Response;
 
 pub use access_log::AccessLog;
 use client::Connection;
-pub use listener::{BoundListener, bind_listeners};
+pub use listener::{BoundListener, bind_listeners, socket_objection};
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
 pub use server::Server;

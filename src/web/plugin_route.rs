@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
 use super::client::{Connection, client};
@@ -155,6 +155,18 @@ async fn document(site: &Site, head: &Head, rest: Option<&str>) -> Result<Respon
     reply.ok_or_else(missing)
 }
 
+/// HTTP/2 lets a client split its cookies; together they are one field (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut fields = headers.get_all(header::COOKIE).iter();
+    if fields.next().is_none() || fields.next().is_none() {
+        return;
+    }
+    let fields: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(http::HeaderValue::as_bytes).collect();
+    if let Ok(joined) = http::HeaderValue::from_bytes(&fields.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// A 404 that helps: a file of that name may have failed to load.
 fn not_found(site: &Site, raw_path: &str) -> ApiError {
     let wanted = decode_path(raw_path.trim_start_matches('/').split('/').next().unwrap_or_default());
@@ -186,7 +198,8 @@ fn check_method(method: &Method, own_methods: &[String]) -> Result<Option<Respon
 }
 
 async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: ReceivedBody) -> PluginRequest {
-    let Head { method, raw_path, raw_query, headers, connection } = head;
+    let Head { method, raw_path, raw_query, mut headers, connection } = head;
+    join_cookies(&mut headers);
     let config = site.config.get();
     let client = client(&connection, &headers, &config.settings.server.trusted_proxies);
     let (body, streamed_body) = match body {

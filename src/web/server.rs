@@ -81,8 +81,14 @@ impl Server {
     /// Moves to other addresses: the new ones are bound before the old ones are given up, and connections that stand
     /// are not touched. Errs when a new one cannot be bound: nothing has changed then.
     pub fn move_to(&mut self, addresses: &[ListenAddress]) -> anyhow::Result<bool> {
-        let is_served =
-            |address: &ListenAddress| self.loops.iter().any(|accepting| accepting.configured.is_same_place(address));
+        // A socket whose file somebody has removed is made again.
+        let is_there = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(_) => true,
+            ListenAddress::Unix { path, .. } => path.exists(),
+        };
+        let is_served = |address: &ListenAddress| {
+            is_there(address) && self.loops.iter().any(|accepting| accepting.configured.is_same_place(address))
+        };
         let (old, new): (Vec<_>, Vec<_>) = addresses.iter().cloned().partition(is_served);
         let listeners = bind_listeners(&new)?;
         old.iter().for_each(set_mode);

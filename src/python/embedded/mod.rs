@@ -64,6 +64,9 @@ pub(super) fn install(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+/// A stub in which everything is there and of any type.
+const UNTYPED: &str = "from typing import Any\ndef __getattr__(name: str) -> Any: ...\n";
+
 /// Writes `plugincore` into a folder, for editors and type checkers to read. The answer is the files.
 pub fn write_plugincore(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut written = Vec::new();
@@ -73,6 +76,13 @@ pub fn write_plugincore(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         std::fs::write(&path, text)?;
         written.push(path);
     }
+    // What those import and nobody needs to see.
+    for (name, file, _) in SOURCES.iter().filter(|(name, _, _)| name.starts_with("pserve_runtime")) {
+        let path = folder.join(file).with_extension("pyi");
+        std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
+        std::fs::write(&path, format!("\"\"\"Part of the server: {name}.\"\"\"\n{UNTYPED}"))?;
+    }
+    std::fs::write(folder.join("_pserve.pyi"), format!("\"\"\"Part of the server.\"\"\"\n{UNTYPED}"))?;
     Ok(written)
 }
 

@@ -104,6 +104,8 @@ class LogJam:
         month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[when.tm_mon - 1]
         stamp = time.strftime(f"%d/{month}/%Y:%H:%M:%S %z", when)
         line = f'{ip} {user_ident} {user_auth} [{stamp}] "{method} {path} {protocol}" {status} {size}'
+        # Nothing that a client sends may begin another line.
+        line = re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", line)
         if hasattr(file, "write"):
             print(line, file=file)
         elif file:

@@ -115,6 +115,8 @@ async def _send(response: Any, data: dict[str, Any], call: Any) -> None:
     """Lets an aiohttp response that is more than bytes send itself: a stream, a file, a payload, a WebSocket."""
     if isinstance(response, tuple):
         response = response[1]
-    await response.prepare(data["request"])
+    # One that was prepared already is not asked again: a FileResponse would look at its file once more.
+    if not response.prepared:
+        await response.prepare(data["request"])
     await response.write_eof()
     call.sent()
