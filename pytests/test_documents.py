@@ -65,7 +65,7 @@ def test_types_index_and_folders(start, folder):
     reply = server.request("HEAD", "/docs/a.txt")
     assert (reply.status, reply.headers["Content-Length"], reply.body) == (200, "10", b"")
     reply = server.request("POST", "/docs/a.txt")
-    assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
+    assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
     assert server.get("/docs/plugin").text == "the plugin"
 
 
@@ -141,6 +141,8 @@ def test_neighbours_and_odd_files_lead_nowhere(start, folder):
     reply = server.request("GET", "/docs/sub/style.css", headers={"Accept-Encoding": "br"})
     assert (reply.text, reply.headers["Content-Encoding"]) == ("b {}", None)
     assert server.get("/docs/pipe.txt").status == 404
+    options = server.request("OPTIONS", "/docs/a.txt")
+    assert (options.status, options.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
     assert server.get("/docs/shown.txt").status == 404
 
 

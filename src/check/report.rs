@@ -233,7 +233,7 @@ impl Report {
         } else if file.is_only_read {
             let _ = writeln!(text, "  read   {}", file.name());
         } else if file.plugins.is_empty() {
-            let _ = writeln!(text, "  -      {:<24} defines no plugin", file.name());
+            let _ = writeln!(text, "  -      {:<24} serves nothing with this configuration", file.name());
         }
         for missing in &file.missing {
             let place = format!("{}:{}", file.name(), missing.line);

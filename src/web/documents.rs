@@ -7,12 +7,15 @@ use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use serde_json::json;
 use tower_service::Service;
 use warp::reply::{Reply, Response};
 
 use super::compression::accepts;
-use super::reply::ApiError;
+use super::reply::{ApiError, json_reply, options_reply};
 use crate::config::settings::Documents;
+
+const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// Encodings of neighbours, the better first: `style.css.br` beside `style.css`.
 const PRECOMPRESSED: [(&str, &str); 2] = [("br", "br"), ("gzip", "gz")];
@@ -32,8 +35,11 @@ pub async fn answer(
     rest: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Option<Response>, ApiError> {
+    if *method == Method::OPTIONS {
+        return Ok(Some(options_reply(ALLOW)));
+    }
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return Err(ApiError::MethodNotAllowed { method: method.to_string(), allow: "GET, HEAD".to_owned() });
+        return Err(ApiError::MethodNotAllowed { method: method.to_string(), allow: ALLOW.to_owned() });
     }
     let found = match rest {
         None => Some(Found::FolderWithoutSlash),
@@ -107,8 +113,14 @@ async fn send(
     let Ok(Ok(mut response)) = sending.await else {
         return Ok(None);
     };
-    if response.status() == StatusCode::NOT_FOUND {
-        return Ok(None);
+    match response.status() {
+        StatusCode::NOT_FOUND => return Ok(None),
+        // warp says it in plain text.
+        StatusCode::FORBIDDEN => {
+            let body = json!({"error": "this document cannot be read"});
+            return Ok(Some(json_reply(StatusCode::FORBIDDEN, &body)));
+        }
+        _ => {}
     }
     let fields = response.headers_mut();
     fields.insert(header::ETAG, tag);
