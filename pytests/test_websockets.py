@@ -35,7 +35,7 @@ class Echo(BasePlugin):
             return 'ok'
         options = {'protocols': ('chat', 'other'), 'max_msg_size': 1000}
         if mode in ('beat', 'push'):
-            options['heartbeat'] = 0.1
+            options['heartbeat'] = 0.8
         ws = web.WebSocketResponse(**options)
         if subpath == 'maybe' and not ws.can_prepare(request):
             return {'websocket': False}
@@ -47,7 +47,7 @@ class Echo(BasePlugin):
             await ws.close(code=4001, message=b'said all')
             return ws
         if mode == 'push':
-            for number in range(20):
+            for number in range(50):
                 await ws.send_str(str(number))
                 await asyncio.sleep(0.05)
             return ws
@@ -153,7 +153,7 @@ def test_heartbeats_keep_a_connection_that_answers(server: Server, dial: Any) ->
     ws = dial("/echo?mode=beat")
     for _ in range(5):
         with pytest.raises(TimeoutError):
-            ws.recv(0.1)
+            ws.recv(0.4)
     ws.send("still here")
     assert ws.recv(PATIENCE) == "echo still here"
 
@@ -215,7 +215,7 @@ def test_a_client_that_nobody_listens_to_is_made_to_wait(server: Server, dial: A
 
 def test_a_handler_that_only_pushes_keeps_its_heartbeat(server: Server, dial: Any) -> None:
     ws = dial("/echo?mode=push")
-    assert [ws.recv(PATIENCE) for _ in range(20)] == [str(number) for number in range(20)]
+    assert [ws.recv(PATIENCE) for _ in range(50)] == [str(number) for number in range(50)]
 
 
 def test_another_task_may_close(server: Server, dial: Any) -> None:
@@ -259,7 +259,7 @@ def test_wrong_frames_close_at_once(server: Server, frame: bytes, code: int) -> 
 
 
 def test_a_stop_waits_for_open_connections_and_says_goodbye(request: pytest.FixtureRequest, start: Start) -> None:
-    server = start({"echo.py": ECHO}, ini="[limits]\ndrain_timeout=1\n")
+    server = start({"echo.py": ECHO}, ini="[limits]\ndrain_timeout=3\n")
     ws = connect(f"ws://127.0.0.1:{server.port}/echo")
     server.process.send_signal(signal.SIGTERM)
     server.wait_for_log("SIGTERM")

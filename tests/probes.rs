@@ -9,7 +9,7 @@ import time
 from plugincore.baseplugin import BasePlugin
 class Busy(BasePlugin):
     async def request_handler(self, **data):
-        time.sleep(1.5)
+        time.sleep(3)
         return 'done'
 ";
 
@@ -80,7 +80,7 @@ fn good_probes_stay_out_of_the_access_log() {
 #[test]
 fn a_plugin_may_take_a_probes_place() {
     let server =
-        TestServer::with_plugin("health.py", &BUSY.replace("Busy", "Healthz").replace("time.sleep(1.5)", "pass"));
+        TestServer::with_plugin("health.py", &BUSY.replace("Busy", "Healthz").replace("time.sleep(3)", "pass"));
     assert_eq!(server.get("/healthz").text(), "done");
     assert!(server.log().contains("takes the place of the server's own probe"), "{}", server.log());
 }
