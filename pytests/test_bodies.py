@@ -116,7 +116,7 @@ def test_reading_a_streamed_body_whole_is_a_413(server: Server) -> None:
     for how in ("read", "text", "json", "post"):
         kind = "multipart/form-data; boundary=x" if how == "post" else "image/png"
         reply = server.post(f"/upload?how={how}", body, kind)
-        assert (reply.status, reply.text) == (413, "Maximum request body size 1048576 exceeded."), how
+        assert reply.status == 413 and reply.text.startswith("Maximum request body size 1048576 exceeded"), how
     assert server.post("/upload?how=nothing", body, "image/png").json() == {"answered": True}
     reply = server.post("/forms", body, "image/png")
     assert reply.status == 413 and "1048576" in reply.json()["error"]
