@@ -107,7 +107,9 @@ def test_processes_of_plugins_hold_nothing_up(installation: Installation) -> Non
     status, report = installation.check()
     assert status == 1
     errors = [file["error"] and file["error"]["message"] for file in report["files"]]
-    assert errors == [None, "closes the files of its process", None]
+    assert errors[0] is None and errors[2] is None
+    # Whichever comes first: the server's own code notices that its files are gone, or does not.
+    assert errors[1] in ("closes the files of its process", "ends its process (SIGABRT)")
     # Ended with the group of the child that started it.
     assert subprocess.run(["pgrep", "-f", "^sleep 300$"], capture_output=True).stdout == b""
 

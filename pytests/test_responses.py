@@ -367,6 +367,15 @@ def test_events_reach_the_client_as_they_are_written(start: Start, aiohttp: bool
         read_until(connection, b"data: second\n\n\r\n0\r\n\r\n")
 
 
+def test_http_1_0_gets_a_stream_and_its_end(start: Start, aiohttp: bool) -> None:
+    server = start({"responses.py": RESPONSES}, aiohttp=aiohttp)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        connection.sendall(b"GET /responses?kind=stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    assert body == b"0\n1\n2\nend"
+    assert b"keep-alive" not in head.lower()
+
+
 def test_a_handler_learns_that_its_client_left(start: Start, aiohttp: bool) -> None:
     server = start({"events.py": EVENTS}, aiohttp=aiohttp)
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:

@@ -290,6 +290,11 @@ where
     if is_head {
         leave_body_out(&mut response);
     }
+    if connection.version == Version::HTTP_10 && must_close(&response) {
+        // hyper would add `keep-alive` to a reply of version 1.1, whatever it says itself.
+        *response.version_mut() = Version::HTTP_10;
+        response.headers_mut().remove(header::CONNECTION);
+    }
     response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
     if let Some(logged) = logged
         && response.extensions().get::<Unlogged>().is_none()
@@ -297,6 +302,18 @@ where
         logged.log(&mut response);
     }
     Ok(response)
+}
+
+/// Whether an HTTP/1.0 connection ends with this response: it was asked to, or only its end tells where the body ends.
+fn must_close<B>(response: &Response<Outgoing<B>>) -> bool
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let is_unknown = response.body().size_hint().exact().is_none();
+    let has_length = response.headers().contains_key(header::CONTENT_LENGTH);
+    let is_asked = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+    is_asked || (is_unknown && !has_length)
 }
 
 /// Gives a response the body that a handler writes, or the connection to a handler that has taken it over.
