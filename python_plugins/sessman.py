@@ -39,8 +39,6 @@ class Store(Protocol):
 
     def create(self, key: str, client: str, data: str, expires: float) -> None: ...
 
-    def read(self, key: str, client: str, now: float) -> tuple[str, float] | None: ...
-
     def change(self, key: str, client: str, now: float, expires: float, change: Callable[[str], str]) -> str | None: ...
 
     def delete(self, key: str, client: str) -> bool: ...
@@ -67,15 +65,11 @@ class SqliteStore:
     def create(self, key: str, client: str, data: str, expires: float) -> None:
         self.db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", (key, client, data, expires))
 
-    def read(self, key: str, client: str, now: float) -> tuple[str, float] | None:
-        query = "SELECT data, expires FROM sessions WHERE key = ? AND client = ? AND expires > ?"
-        row = self.db.execute(query, (key, client, now)).fetchone()
-        return None if row is None else (row[0], row[1])
-
     def change(self, key: str, client: str, now: float, expires: float, change: Callable[[str], str]) -> str | None:
         self.db.execute("BEGIN IMMEDIATE")
         try:
-            found = self.read(key, client, now)
+            query = "SELECT data FROM sessions WHERE key = ? AND client = ? AND expires > ?"
+            found = self.db.execute(query, (key, client, now)).fetchone()
             data = None if found is None else change(found[0])
             if data is not None:
                 self.db.execute("UPDATE sessions SET data = ?, expires = ? WHERE key = ?", (data, expires, key))
@@ -109,18 +103,14 @@ class MongoStore:
     def create(self, key: str, client: str, data: str, expires: float) -> None:
         self.sessions.insert_one({"_id": key, "client": client, "data": data, "expires": expires})
 
-    def read(self, key: str, client: str, now: float) -> tuple[str, float] | None:
-        found = self.sessions.find_one({"_id": key, "client": client, "expires": {"$gt": now}})
-        return None if found is None else (found["data"], found["expires"])
-
     def change(self, key: str, client: str, now: float, expires: float, change: Callable[[str], str]) -> str | None:
         while True:
-            found = self.read(key, client, now)
+            found = self.sessions.find_one({"_id": key, "client": client, "expires": {"$gt": now}})
             if found is None:
                 return None
-            data = change(found[0])
+            data = change(found["data"])
             # Nobody else must have changed it meanwhile.
-            same = {"_id": key, "client": client, "data": found[0]}
+            same = {"_id": key, "client": client, "data": found["data"]}
             if self.sessions.update_one(same, {"$set": {"data": data, "expires": expires}}).matched_count:
                 return data
 

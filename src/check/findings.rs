@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::report::{FileReport, Level, Report};
-use crate::config::settings::{ListenAddress, OLD_SECTIONS, OWN_SECTIONS};
-use crate::config::{Config, Table, ini, value};
+use crate::config::settings::{ListenAddress, OLD_SECTIONS, server_sections};
+use crate::config::{self, Config, Table, ini, value};
 use crate::python;
 use crate::web::{TlsAcceptor, bind_listeners, socket_objection};
 
@@ -14,9 +14,7 @@ const LIKENESS: f64 = 0.85;
 
 /// Sections that have a meaning, the user's own `main` included.
 fn known_sections() -> Vec<&'static str> {
-    let others = ["main", "logging", "file_server", "sessman", "plugin_parms", "plugin_options"];
-    let with_keys = OWN_SECTIONS.iter().chain(&OLD_SECTIONS).map(|(name, _)| *name);
-    with_keys.chain(others).collect()
+    server_sections().chain(["main", "logging", "file_server", "sessman"]).collect()
 }
 
 /// Everything but the plugins.
@@ -83,7 +81,7 @@ fn misspelt(table: &Table, file: &Path, report: &mut Report) {
         let name = section.name.trim();
         let known = sections.iter().find(|known| known.eq_ignore_ascii_case(name));
         if known.is_none() {
-            if let Some(nearest) = nearest(name, sections.iter().copied()) {
+            if let Some(nearest) = meant(name, sections.iter().copied()) {
                 let message = format!("[{name}] means nothing to the server; did you mean [{nearest}]?");
                 report.at(Level::Warning, file, section.line, message);
             }
@@ -93,7 +91,7 @@ fn misspelt(table: &Table, file: &Path, report: &mut Report) {
             continue;
         };
         for entry in section.entries.iter().filter(|entry| !entry.is_default && !keys.contains(&entry.key.as_str())) {
-            let hint = nearest(&entry.key, keys.iter().copied()).map(|key| format!("; did you mean `{key}`?"));
+            let hint = meant(&entry.key, keys.iter().copied()).map(|key| format!("; did you mean `{key}`?"));
             let message =
                 format!("[{name}] {}: the server does not know this key{}", entry.key, hint.unwrap_or_default());
             report.at(Level::Warning, file, entry.line, message);
@@ -101,10 +99,9 @@ fn misspelt(table: &Table, file: &Path, report: &mut Report) {
     }
 }
 
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
-    let best = known.map(|known| (likeness(known), known)).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 >= LIKENESS).then_some(best.1)
+/// The known name that is like enough to be meant.
+fn meant<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    config::nearest(name, known).filter(|(_, likeness)| *likeness >= LIKENESS).map(|(known, _)| known)
 }
 
 /// Where the same file means something else than it did.
@@ -177,7 +174,7 @@ pub fn of_plugins(config: &Config, files: &[PathBuf], report: &mut Report) {
         let entries = config.table.section(section).into_iter().flat_map(|section| &section.entries);
         for entry in entries.filter(|entry| !entry.is_default && !names.contains(&entry.key)) {
             let hint =
-                nearest(&entry.key, names.iter().map(String::as_str)).map(|name| format!("; did you mean `{name}`?"));
+                meant(&entry.key, names.iter().map(String::as_str)).map(|name| format!("; did you mean `{name}`?"));
             let message =
                 format!("[{section}] {}: there is no {what} of that name{}", entry.key, hint.unwrap_or_default());
             report.at(Level::Warning, &config.path, entry.line, message);
@@ -195,7 +192,7 @@ pub fn of_plugins(config: &Config, files: &[PathBuf], report: &mut Report) {
             "plain handlers run on threads, one call at a time for each plugin unless [plugin_options] name=threads=N: {}",
             plain.join(", ")
         );
-        report.findings.push(super::report::Finding { level: Level::Note, message, file: None, line: None });
+        report.note(message);
     }
     if files.is_empty() {
         report.warning(format!("no plugin files in {}", config.settings.plugins_dir.display()));

@@ -122,24 +122,30 @@ impl Report {
     }
 
     pub fn error(&mut self, message: impl Into<String>) {
-        self.findings.push(Finding { level: Level::Error, message: message.into(), file: None, line: None });
+        self.found(Level::Error, message, None, None);
     }
 
     pub fn warning(&mut self, message: impl Into<String>) {
-        self.findings.push(Finding { level: Level::Warning, message: message.into(), file: None, line: None });
+        self.found(Level::Warning, message, None, None);
+    }
+
+    pub fn note(&mut self, message: impl Into<String>) {
+        self.found(Level::Note, message, None, None);
+    }
+
+    fn found(&mut self, level: Level, message: impl Into<String>, file: Option<&Path>, line: Option<usize>) {
+        self.findings.push(Finding { level, message: message.into(), file: file.map(Path::to_owned), line });
     }
 
     /// A finding in the INI file.
     pub fn at(&mut self, level: Level, file: &Path, line: usize, message: impl Into<String>) {
-        let (message, file) = (message.into(), Some(file.to_owned()));
-        self.findings.push(Finding { level, message, file, line: Some(line) });
+        self.found(level, message, Some(file), Some(line));
     }
 
     pub fn config_error(&mut self, problem: &ConfigError) {
         let place = problem.place.as_ref().map(|(section, key)| format!("[{section}] {key}: "));
         let message = place.unwrap_or_default() + &problem.message;
-        let file = Some(problem.file.clone());
-        self.findings.push(Finding { level: Level::Error, message, file, line: problem.line });
+        self.found(Level::Error, message, Some(&problem.file), problem.line);
     }
 
     pub fn has_errors(&self) -> bool {

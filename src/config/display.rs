@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::settings::{BodyMode, OLD_SECTIONS, OWN_SECTIONS, Scheduling, Settings};
+use super::settings::{BodyMode, Scheduling, Settings, server_sections};
 use super::{Config, Value};
 
 const MASK: &str = "***";
@@ -40,10 +40,8 @@ impl fmt::Display for Config {
 impl Config {
     /// The user's own sections, resolved.
     fn write_other_sections(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = OWN_SECTIONS.iter().chain(&OLD_SECTIONS).map(|(name, _)| *name);
-        let shown: Vec<&str> = shown.chain(["plugin_parms", "plugin_options"]).collect();
         for section in &self.table.sections {
-            if shown.iter().any(|name| name.eq_ignore_ascii_case(section.name.trim())) {
+            if server_sections().any(|name| name.eq_ignore_ascii_case(section.name.trim())) {
                 continue;
             }
             writeln!(formatter, "\n[{}]", section.name)?;
@@ -62,7 +60,7 @@ impl Config {
     /// Text of the user's own with every key that the server knows masked, and passwords in addresses.
     fn without_keys(&self, text: &str) -> String {
         let mut masked = text.to_owned();
-        for key in self.known_keys() {
+        for key in self.settings.known_keys() {
             if masked == key {
                 return MASK.to_owned();
             }
@@ -71,14 +69,6 @@ impl Config {
             }
         }
         without_passwords(&masked)
-    }
-
-    fn known_keys(&self) -> Vec<String> {
-        let own = self.settings.plugin_params.values().flat_map(|text| {
-            let pairs = form_urlencoded::parse(text.as_bytes()).into_owned();
-            pairs.filter(|(name, value)| name == "apikey" && !value.is_empty()).map(|(_, value)| value)
-        });
-        own.chain(self.settings.global_key.as_ref().map(|key| key.reveal().to_owned())).collect()
     }
 }
 
@@ -257,6 +247,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::Table;
+    use crate::config::settings::{OLD_SECTIONS, OWN_SECTIONS};
 
     fn config(text: &str) -> Config {
         let path = Path::new("/tmp/test.ini");

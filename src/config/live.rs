@@ -48,12 +48,7 @@ impl LiveConfig {
 
 /// Lets no key of the file reach the log, whichever text it turns up in.
 pub fn hide_keys(config: &Config) {
-    if let Some(key) = &config.settings.global_key {
-        logging::hide(key.reveal());
-    }
-    for text in config.settings.plugin_params.values() {
-        for (_, key) in form_urlencoded::parse(text.as_bytes()).filter(|(name, _)| name == "apikey") {
-            logging::hide(&key);
-        }
+    for key in config.settings.known_keys() {
+        logging::hide(&key);
     }
 }

@@ -119,6 +119,12 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The known name that is most like a misspelt one, whatever its case, and how like it is (1 is the same).
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<(&'a str, f64)> {
+    let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
+    known.map(|known| (known, likeness(known))).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
 pub(super) fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

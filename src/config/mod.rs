@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use interpolate::Resolved;
 use interpolate::Resolver;
+pub use lookup::nearest;
 pub use secret::{KeyRule, Secret};
 pub use settings::Settings;
 pub use value::Value;

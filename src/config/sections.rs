@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::lookup::{Reader, absolute, to_usize};
+use super::lookup::{Reader, absolute, nearest, to_usize};
 use super::settings::{
-    BodyMode, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS, PluginOptions, Scheduling, ServerSettings,
-    TlsFiles, UNIX_PREFIX,
+    BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS, PluginOptions, Scheduling,
+    ServerSettings, TlsFiles, UNIX_PREFIX, server_sections,
 };
 use super::{ConfigError, Secret};
 
@@ -110,7 +110,7 @@ impl Reader<'_> {
         let (route, folder) = text.split_once(':').unwrap_or((DEFAULT_DOCUMENTS_ROUTE, text));
         let route = route.trim().trim_matches('/');
         let refuse = |message: String| self.error("paths", "documents", message);
-        if ["plugins", "reload", "load", "unload"].contains(&route.split('/').next().unwrap_or_default()) {
+        if CONTROL_ROUTES.contains(&route.split('/').next().unwrap_or_default()) {
             return Err(refuse(format!("/{route} is a control route; give the documents another")));
         }
         if folder.trim().is_empty() {
@@ -267,9 +267,7 @@ impl Reader<'_> {
 
     /// One of the two would silently not count.
     pub(super) fn refuse_sections_that_differ_by_case(&self) -> Result<(), ConfigError> {
-        let ours =
-            ["network", "paths", "ssl", "auth", "plugin_parms", "cors", "server", "python", "limits", "plugin_options"];
-        for name in ours {
+        for name in server_sections() {
             let mut same = self.table.sections.iter().filter(|section| section.name.trim().eq_ignore_ascii_case(name));
             if let (Some(first), Some(second)) = (same.next(), same.next()) {
                 return Err(ConfigError {
@@ -298,8 +296,8 @@ impl Reader<'_> {
     }
 
     fn unknown(&self, section: &str, key: &str, known: &[&str], line: usize) -> String {
-        let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
+        let (nearest, _) = nearest(key, known.iter().copied()).unwrap_or_default();
         let file = self.file.display();
-        format!("{file}:{line}: [{section}] {key}: unknown; did you mean `{}`?", nearest.unwrap_or(&""))
+        format!("{file}:{line}: [{section}] {key}: unknown; did you mean `{nearest}`?")
     }
 }

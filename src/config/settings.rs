@@ -214,10 +214,28 @@ impl Settings {
         (port, mode)
     }
 
+    /// Every key that opens something: the global one, and those of plugins.
+    pub fn known_keys(&self) -> Vec<String> {
+        let own = self.plugin_params.values().flat_map(|text| {
+            let pairs = form_urlencoded::parse(text.as_bytes()).into_owned();
+            pairs.filter(|(name, value)| name == "apikey" && !value.is_empty()).map(|(_, value)| value)
+        });
+        own.chain(self.global_key.as_ref().map(|key| key.reveal().to_owned())).collect()
+    }
+
     /// The options of a plugin; defaults when it has none.
     pub fn options_of(&self, plugin: &str) -> PluginOptions {
         self.plugin_options.get(&plugin.to_lowercase()).cloned().unwrap_or_default()
     }
+}
+
+/// First parts of paths that control routes answer: neither a plugin nor documents can have them.
+pub const CONTROL_ROUTES: [&str; 4] = ["plugins", "reload", "load", "unload"];
+
+/// Every section that the server reads.
+pub fn server_sections() -> impl Iterator<Item = &'static str> {
+    let with_keys = OWN_SECTIONS.iter().chain(&OLD_SECTIONS).map(|(name, _)| *name);
+    with_keys.chain(["plugin_parms", "plugin_options"])
 }
 
 /// The sections that came with this server, with their keys: an unknown key in one of them is a warning.

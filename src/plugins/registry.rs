@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::dispatch::Plugin;
+use crate::config::settings::CONTROL_ROUTES;
 use crate::python::{FileOutcome, PluginInstance, PythonError};
-
-/// Names that control routes answer; a plugin cannot have them.
-const RESERVED: [&str; 4] = ["plugins", "reload", "load", "unload"];
 
 /// One state of all plugins. Never changed: a reload makes a new one.
 #[derive(Debug, Default, Clone)]
@@ -144,7 +142,7 @@ impl Registry {
         if id.is_empty() {
             return Some("a plugin has an empty name; set route_path or _plugin_id".to_owned());
         }
-        if RESERVED.contains(&id.split('/').next().unwrap_or_default()) {
+        if CONTROL_ROUTES.contains(&id.split('/').next().unwrap_or_default()) {
             return Some(format!("/{id} is a control route; give the plugin another route_path"));
         }
         let taken = self.by_id.get(id)?;

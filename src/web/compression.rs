@@ -27,16 +27,16 @@ const LEVEL: u32 = 5;
 
 /// Whether an `Accept-Encoding` takes this encoding.
 pub fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
-    let quality = |item: &str| {
-        let mut parts = item.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-        (name, quality.map_or(Some(1.0), |quality| quality.trim().parse::<f32>().ok()).unwrap_or(0.0))
+    let quality_of = |wanted: &str| {
+        let values = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).find_map(|item| {
+            let mut parts = item.split(';').map(str::trim);
+            let is_it = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+            let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            is_it.then(|| quality.map_or(1.0, |quality| quality.trim().parse::<f32>().unwrap_or(0.0)))
+        })
     };
-    let values = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
-    let items: Vec<_> = values.flat_map(|value| value.split(',')).map(quality).collect();
-    let named = items.iter().find(|(name, _)| name == encoding);
-    named.or(items.iter().find(|(name, _)| name == "*")).is_some_and(|(_, quality)| *quality > 0.0)
+    quality_of(encoding).or_else(|| quality_of("*")).is_some_and(|quality| quality > 0.0)
 }
 
 /// Compresses a response that is worth it. `is_accepted` says whether the client takes gzip. An answer to HEAD gets the

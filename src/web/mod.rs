@@ -4,6 +4,7 @@ mod access_log;
 mod auth;
 mod body;
 mod client;
+mod client_stream;
 mod compression;
 mod control_routes;
 mod cors;

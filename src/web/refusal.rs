@@ -7,30 +7,28 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 /// The longest reply that hyper makes of itself; a longer write is a plugin's.
 const LONGEST_REFUSAL: usize = 512;
 
-/// A connection whose refusals have a body.
-#[derive(Debug)]
-pub struct WithRefusals<S> {
-    inner: S,
+/// What goes to a client, with refusals that have a body.
+#[derive(Debug, Default)]
+pub struct Refusals {
     /// A refusal on its way out, and how much of it has gone.
     refusal: Vec<u8>,
     sent: usize,
 }
 
-impl<S> WithRefusals<S> {
-    pub fn new(inner: S) -> Self {
-        Self { inner, refusal: Vec::new(), sent: 0 }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> WithRefusals<S> {
-    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+impl Refusals {
+    /// Sends what is left of a refusal: it goes out before anything else does.
+    pub fn poll_rest<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.sent < self.refusal.len() {
-            let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.refusal[self.sent..]))?;
+            let written = ready!(Pin::new(&mut *stream).poll_write(context, &self.refusal[self.sent..]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -39,6 +37,25 @@ impl<S: AsyncWrite + Unpin> WithRefusals<S> {
         self.refusal.clear();
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes to the client's stream.
+    pub fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_rest(stream, context))?;
+        let Some(refusal) = with_body(bytes) else {
+            return Pin::new(stream).poll_write(context, bytes);
+        };
+        self.refusal = refusal;
+        // Taken over whole: what does not go out now goes with the next write or flush.
+        if let Poll::Ready(Err(problem)) = self.poll_rest(stream, context) {
+            return Poll::Ready(Err(problem));
+        }
+        Poll::Ready(Ok(bytes.len()))
     }
 }
 
@@ -76,59 +93,6 @@ fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
         "content-type: {content_type}\r\ncontent-length: {length}\r\nserver: {server}\r\n\r\n{body}"
     ));
     Some(reply.into_bytes())
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for WithRefusals<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WithRefusals<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_refusal(context))?;
-        let Some(refusal) = with_body(bytes) else {
-            return Pin::new(&mut self.inner).poll_write(context, bytes);
-        };
-        self.refusal = refusal;
-        // Taken over whole: what does not go out now goes with the next write or flush.
-        if let Poll::Ready(Err(problem)) = self.poll_refusal(context) {
-            return Poll::Ready(Err(problem));
-        }
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_refusal(context))?;
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_refusal(context))?;
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match slices {
-            [single] => self.poll_write(context, single),
-            _ => {
-                ready!(self.poll_refusal(context))?;
-                Pin::new(&mut self.inner).poll_write_vectored(context, slices)
-            }
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
 }
 
 #[cfg(test)]

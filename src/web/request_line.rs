@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// A request line longer than this is passed on as it is; hyper refuses it.
 const LONGEST_LINE: usize = 64 << 10;
@@ -58,10 +58,9 @@ impl Place {
     }
 }
 
-/// A connection whose request lines can be read.
+/// What comes from a client, with request lines that can be read.
 #[derive(Debug)]
-pub struct WithReadableTargets<S> {
-    inner: S,
+pub struct ReadableTargets {
     head_only: HeadOnly,
     place: Place,
     /// The beginning of a line whose end has not come yet.
@@ -71,9 +70,9 @@ pub struct WithReadableTargets<S> {
     given: usize,
 }
 
-impl<S> WithReadableTargets<S> {
-    pub fn new(inner: S, head_only: HeadOnly) -> Self {
-        Self { inner, head_only, place: Place::RequestLine, partial: Vec::new(), ready: Vec::new(), given: 0 }
+impl ReadableTargets {
+    pub fn new(head_only: HeadOnly) -> Self {
+        Self { head_only, place: Place::RequestLine, partial: Vec::new(), ready: Vec::new(), given: 0 }
     }
 
     fn give(&mut self, buffer: &mut ReadBuf<'_>) {
@@ -84,6 +83,45 @@ impl<S> WithReadableTargets<S> {
         if self.given == self.ready.len() {
             self.ready = Vec::new();
             self.given = 0;
+        }
+    }
+
+    /// Reads from the client's stream.
+    pub fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if !self.ready.is_empty() {
+                self.give(buffer);
+                return Poll::Ready(Ok(()));
+            }
+            if self.head_only.0.swap(false, Ordering::Relaxed) {
+                self.place = if self.place == Place::HeadEnd { Place::RequestLine } else { Place::Unknown };
+            }
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut *stream).poll_read(context, buffer))?;
+            let fresh = &buffer.filled()[before..];
+            let is_end = fresh.is_empty();
+            if self.place != Place::RequestLine || (is_end && self.partial.is_empty()) {
+                self.place = self.place.after(fresh);
+                return Poll::Ready(Ok(()));
+            }
+            let has_whole_line = fresh.contains(&b'\n');
+            let is_whole = has_whole_line || is_end || self.partial.len() + fresh.len() > LONGEST_LINE;
+            if is_whole && self.partial.is_empty() && escaped(fresh).is_none() {
+                // The usual case: nothing is copied.
+                self.place = self.place.after(fresh);
+                return Poll::Ready(Ok(()));
+            }
+            self.partial.extend_from_slice(fresh);
+            buffer.set_filled(before);
+            if is_whole {
+                let bytes = std::mem::take(&mut self.partial);
+                self.ready = escaped(&bytes).unwrap_or(bytes);
+            }
         }
     }
 }
@@ -115,76 +153,12 @@ fn is_refused(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'`')
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WithReadableTargets<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        loop {
-            if !this.ready.is_empty() {
-                this.give(buffer);
-                return Poll::Ready(Ok(()));
-            }
-            if this.head_only.0.swap(false, Ordering::Relaxed) {
-                this.place = if this.place == Place::HeadEnd { Place::RequestLine } else { Place::Unknown };
-            }
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
-            let fresh = &buffer.filled()[before..];
-            let is_end = fresh.is_empty();
-            if this.place != Place::RequestLine || (is_end && this.partial.is_empty()) {
-                this.place = this.place.after(fresh);
-                return Poll::Ready(Ok(()));
-            }
-            let has_whole_line = fresh.contains(&b'\n');
-            let is_whole = has_whole_line || is_end || this.partial.len() + fresh.len() > LONGEST_LINE;
-            if is_whole && this.partial.is_empty() && escaped(fresh).is_none() {
-                // The usual case: nothing is copied.
-                this.place = this.place.after(fresh);
-                return Poll::Ready(Ok(()));
-            }
-            this.partial.extend_from_slice(fresh);
-            buffer.set_filled(before);
-            if is_whole {
-                let bytes = std::mem::take(&mut this.partial);
-                this.ready = escaped(&bytes).unwrap_or(bytes);
-            }
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WithReadableTargets<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::io::AsyncReadExt;
+
+    use super::super::client_stream::ClientStream;
+    use super::*;
 
     #[test]
     fn only_the_target_of_a_request_line_is_escaped() {
@@ -211,7 +185,7 @@ mod tests {
     async fn a_line_that_comes_in_pieces_is_put_together() {
         let pieces: Vec<&[u8]> = vec![b"GE", b"T /\"x HTTP", b"/1.1\r\nA: \"", b"b\"\r\n\r\n"];
         let (mut client, server) = tokio::io::duplex(64);
-        let mut stream = WithReadableTargets::new(server, HeadOnly::default());
+        let mut stream = ClientStream::new(server, HeadOnly::default());
         let read = tokio::spawn(async move {
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.expect("readable");

@@ -25,12 +25,12 @@ use tower_service::Service;
 use super::access_log::{Access, AccessLog};
 use super::body::{BoxError, FlowingBody, Outgoing, SetAside};
 use super::client::{Connection, client};
+use super::client_stream::ClientStream;
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
 use super::listener::{Accepted, BoundListener, Listener, bind_listeners, set_mode};
 use super::probes::Unlogged;
-use super::refusal::WithRefusals;
-use super::request_line::{HeadOnly, WithReadableTargets};
+use super::request_line::HeadOnly;
 use super::upgrade::carry;
 use super::{Site, TlsAcceptor, cors, reply, routes};
 use crate::config::Settings;
@@ -247,7 +247,7 @@ async fn serve_stream<S>(
         .keep_alive(true);
     let header_list = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(header_list);
-    let io = TokioIo::new(WithRefusals::new(WithReadableTargets::new(stream, head_only)));
+    let io = TokioIo::new(ClientStream::new(stream, head_only));
     let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
     if let Err(problem) = watcher.watch(connection).await {
         log::debug!("connection from {peer}: {problem}");

@@ -34,6 +34,7 @@ const SOURCES: &[(&str, &str, &str)] = sources! {
     "pserve_runtime.request": "pserve_runtime/request.py",
     "pserve_runtime.runtime": "pserve_runtime/runtime.py",
     "pserve_runtime.script": "pserve_runtime/script.py",
+    "pserve_runtime.state": "pserve_runtime/state.py",
     "pserve_runtime.threads": "pserve_runtime/threads.py",
     "pserve_runtime.thread_loop": "pserve_runtime/thread_loop.py",
     "pserve_runtime.url": "pserve_runtime/url.py",
@@ -70,17 +71,16 @@ const UNTYPED: &str = "from typing import Any\ndef __getattr__(name: str) -> Any
 /// Writes `plugincore` into a folder, for editors and type checkers to read. The answer is the files.
 pub fn write_plugincore(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut written = Vec::new();
-    for (_, file, text) in SOURCES.iter().filter(|(name, _, _)| name.starts_with("plugincore")) {
+    for (name, file, text) in SOURCES {
         let path = folder.join(file).with_extension("pyi");
         std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-        std::fs::write(&path, text)?;
-        written.push(path);
-    }
-    // What those import and nobody needs to see.
-    for (name, file, _) in SOURCES.iter().filter(|(name, _, _)| name.starts_with("pserve_runtime")) {
-        let path = folder.join(file).with_extension("pyi");
-        std::fs::create_dir_all(path.parent().unwrap_or(folder))?;
-        std::fs::write(&path, format!("\"\"\"Part of the server: {name}.\"\"\"\n{UNTYPED}"))?;
+        if name.starts_with("plugincore") {
+            std::fs::write(&path, text)?;
+            written.push(path);
+        } else {
+            // What those import and nobody needs to see.
+            std::fs::write(&path, format!("\"\"\"Part of the server: {name}.\"\"\"\n{UNTYPED}"))?;
+        }
     }
     std::fs::write(folder.join("_pserve.pyi"), format!("\"\"\"Part of the server.\"\"\"\n{UNTYPED}"))?;
     Ok(written)

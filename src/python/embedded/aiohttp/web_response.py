@@ -12,14 +12,15 @@ import mimetypes
 import os
 import re
 import time
-import zlib
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from http.cookies import SimpleCookie
 from typing import Any
 
+from pserve_runtime.connection import compressor
 from pserve_runtime.multimap import MutableHeaders, mutable_headers
+from pserve_runtime.state import OwnState
 
 OCTETS = "application/octet-stream"
 FILE_PIECE = 64 << 10
@@ -35,13 +36,10 @@ class ContentCoding(enum.Enum):
     identity = "identity"
 
 
-class StreamResponse(MutableMapping):  # type: ignore[type-arg]
+class StreamResponse(OwnState):
     """A response whose body is written after its head has been sent. As a mapping it is the handler's own."""
 
-    _is_whole = False
-
     def __init__(self, *, status: int = 200, reason: str | None = None, headers: Any = None) -> None:
-        self._state: dict[str, Any] = {}
         self._headers: MutableHeaders = mutable_headers(headers)
         self._cookies: SimpleCookie = SimpleCookie()
         self._keep_alive: bool | None = None
@@ -346,32 +344,6 @@ class StreamResponse(MutableMapping):  # type: ignore[type-arg]
         self._body_length = self._writer.output_size
         self._writer = None
 
-    # A mapping for the handler's own use.
-
-    def __getitem__(self, key: str) -> Any:
-        return self._state[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._state[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._state[key]
-
-    def __len__(self) -> int:
-        return len(self._state)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._state)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
     def __repr__(self) -> str:
         if self._eof_sent:
             state = "eof"
@@ -384,8 +356,6 @@ class StreamResponse(MutableMapping):  # type: ignore[type-arg]
 
 class Response(StreamResponse):
     """A response whose body is known when it is made: bytes, text, a file, or what an async iterator gives."""
-
-    _is_whole = True
 
     def __init__(
         self,
@@ -487,7 +457,7 @@ class Response(StreamResponse):
         raise RuntimeError("Content length is set automatically")
 
     def _prepare_head(self, request: Any) -> None:
-        if self._compression and not isinstance(self._body, (bytes, bytearray)) and self._body is None:
+        if self._body is None:
             self._compression = False
         super()._prepare_head(request)
 
@@ -495,10 +465,8 @@ class Response(StreamResponse):
         if not isinstance(self._body, (bytes, bytearray)):
             super()._compress_with(coding)
             return
-        window = 16 + zlib.MAX_WBITS if coding is ContentCoding.gzip else zlib.MAX_WBITS
-        strategy = zlib.Z_DEFAULT_STRATEGY if self._compression_strategy is None else self._compression_strategy
-        compressor = zlib.compressobj(wbits=window, strategy=strategy)
-        self._compressed = compressor.compress(self._body) + compressor.flush()
+        whole = compressor(coding.value, self._compression_strategy)
+        self._compressed = whole.compress(self._body) + whole.flush()
         self._headers["Content-Encoding"] = coding.value
         self._headers["Content-Length"] = str(len(self._compressed))
 

@@ -189,9 +189,7 @@ class PayloadWriter:
         self.chunked = True
 
     def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None:
-        window = 16 + zlib.MAX_WBITS if encoding == "gzip" else zlib.MAX_WBITS
-        chosen = zlib.Z_DEFAULT_STRATEGY if strategy is None else strategy
-        self._compressor = zlib.compressobj(wbits=window, strategy=chosen)
+        self._compressor = compressor(encoding, strategy)
 
     async def write_headers(self, status_line: str, headers: Any) -> None:
         """Sends the head. `status_line` is as on the wire; the server keeps version and framing to itself."""
@@ -261,6 +259,12 @@ class PayloadWriter:
             await wait_for_room(self._sink)
             if self._sink.is_closed:
                 raise connection_reset("Connection lost")
+
+
+def compressor(encoding: str, strategy: int | None) -> Any:
+    """A compressor for `gzip` or `deflate`, which is zlib's format (RFC 9110, 8.4.1)."""
+    window = 16 + zlib.MAX_WBITS if encoding == "gzip" else zlib.MAX_WBITS
+    return zlib.compressobj(wbits=window, strategy=zlib.Z_DEFAULT_STRATEGY if strategy is None else strategy)
 
 
 def _bytes_of(chunk: Any) -> bytes:

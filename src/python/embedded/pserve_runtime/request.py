@@ -9,7 +9,6 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Iterator, MutableMapping
 from datetime import datetime, timezone
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from pserve_runtime.body import BodyReader
 from pserve_runtime.connection import PayloadWriter, Protocol, Transport
 from pserve_runtime.multimap import multi_map
+from pserve_runtime.state import OwnState
 from pserve_runtime.url import url
 
 
@@ -80,7 +80,7 @@ _APP: dict[str, Any] = {}
 """What plugins find as `request.app`: one mapping for the whole process, theirs to use."""
 
 
-class Request(MutableMapping[str, Any]):
+class Request(OwnState):
     """One request. As a mapping it holds what the plugin puts into it."""
 
     def __init__(self, native: Any) -> None:
@@ -408,36 +408,6 @@ class Request(MutableMapping[str, Any]):
             chunked,
             self.rel_url,
         )
-
-    # A mapping for the plugin's own use.
-
-    @cached_property
-    def _state(self) -> dict[str, Any]:
-        return {}
-
-    def __getitem__(self, key: str) -> Any:
-        return self._state[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._state[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._state[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._state)
-
-    def __len__(self) -> int:
-        return len(self._state)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"
