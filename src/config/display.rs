@@ -165,6 +165,7 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
         (
             "server",
             vec![
+                ("workers", Some(server.workers.to_string())),
                 ("io_threads", Some(server.io_threads.to_string())),
                 (
                     "scheduling",
@@ -184,12 +185,25 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
             vec![
                 ("body", Some(limits.max_body_bytes.to_string())),
                 ("header_block", Some(limits.max_header_bytes.to_string())),
+                ("first_byte_timeout", seconds(limits.first_byte_timeout)),
+                ("header_timeout", seconds(limits.header_timeout)),
+                ("body_timeout", seconds(limits.body_timeout)),
+                ("send_timeout", seconds(limits.send_timeout)),
                 ("idle_timeout", seconds(limits.idle_timeout)),
                 ("handshake_timeout", seconds(limits.handshake_timeout)),
+                ("request_timeout", seconds(limits.request_timeout)),
                 ("drain_timeout", seconds(limits.drain_timeout)),
                 ("load_timeout", seconds(limits.load_timeout)),
                 ("handler_threads", Some(limits.handler_threads.to_string())),
+                ("lost_threads", Some(limits.max_lost_threads.to_string())),
                 ("waiting_calls", Some(limits.max_waiting_calls.to_string())),
+                ("connections", Some(limits.max_connections.to_string())),
+                ("connections_per_client", Some(limits.max_connections_per_client.to_string())),
+                ("crash_quarantine", Some(limits.crash_quarantine.to_string())),
+                ("loop_stall", seconds(limits.loop_stall)),
+                ("max_requests", Some(limits.recycling.max_requests.to_string())),
+                ("max_memory_mb", Some(limits.recycling.max_memory_mb.to_string())),
+                ("max_age", seconds(limits.recycling.max_age)),
             ],
         ),
     ]
@@ -219,7 +233,9 @@ impl Config {
                 Some(_) => "&body=read",
                 None => "",
             };
-            writeln!(formatter, "{name} = threads={}&reload={reload}{body}", options.threads)?;
+            let timeout = options.timeout.map(|limit| format!("&timeout={}", limit.as_secs_f64())).unwrap_or_default();
+            let cancel = if options.cancel_on_disconnect { "&cancel_on_disconnect=1" } else { "" };
+            writeln!(formatter, "{name} = threads={}&reload={reload}{body}{timeout}{cancel}", options.threads)?;
         }
         Ok(())
     }

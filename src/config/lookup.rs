@@ -67,9 +67,7 @@ impl<'a> Reader<'a> {
             return Ok(Duration::from_secs_f64(default));
         };
         let text = &entry.resolved.text;
-        let seconds = text.trim().parse::<f64>().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
-        seconds
-            .map(Duration::from_secs_f64)
+        parse_seconds(text)
             .ok_or_else(|| self.error(section, key, format!("`{text}` is not a time; give seconds, for example 10")))
     }
 
@@ -123,6 +121,12 @@ impl<'a> Reader<'a> {
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<(&'a str, f64)> {
     let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
     known.map(|known| (known, likeness(known))).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// A time in seconds.
+pub(super) fn parse_seconds(text: &str) -> Option<Duration> {
+    let seconds = text.trim().parse::<f64>().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    seconds.map(Duration::from_secs_f64)
 }
 
 pub(super) fn to_usize(number: u64) -> usize {

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::lookup::{Reader, absolute, nearest, to_usize};
+use super::lookup::{self, Reader, absolute, nearest, to_usize};
 use super::settings::{
-    BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS, PluginOptions, Scheduling,
-    ServerSettings, TlsFiles, UNIX_PREFIX, server_sections,
+    BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS, PluginOptions, Recycling,
+    Scheduling, ServerSettings, TlsFiles, UNIX_PREFIX, server_sections,
 };
-use super::{ConfigError, Secret};
+use super::{ConfigError, Secret, value};
 
 /// The port when `[network] port` is not set.
 const DEFAULT_PORT: u16 = 9192;
@@ -22,7 +22,7 @@ const DEFAULT_SOCKET_MODE: u32 = 0o660;
 /// Where a bare folder of documents is served.
 const DEFAULT_DOCUMENTS_ROUTE: &str = "doc";
 
-const PLUGIN_OPTIONS: [&str; 3] = ["threads", "reload", "body"];
+const PLUGIN_OPTIONS: [&str; 5] = ["threads", "reload", "body", "timeout", "cancel_on_disconnect"];
 
 impl Reader<'_> {
     pub(super) fn listen_addresses(&self) -> Result<Vec<ListenAddress>, ConfigError> {
@@ -187,6 +187,11 @@ impl Reader<'_> {
                             _ => return Err(refuse("give body=read or body=stream")),
                         }
                     }
+                    "timeout" => {
+                        let seconds = lookup::parse_seconds(&option);
+                        options.timeout = Some(seconds.ok_or_else(|| refuse("give timeout=SECONDS"))?);
+                    }
+                    "cancel_on_disconnect" => options.cancel_on_disconnect = value::is_true_word(&option),
                     _ => warnings.push(self.unknown("plugin_options", &name, &PLUGIN_OPTIONS, entry.line)),
                 }
             }
@@ -198,6 +203,7 @@ impl Reader<'_> {
     pub(super) fn server(&self) -> Result<ServerSettings, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(4);
         Ok(ServerSettings {
+            workers: to_usize(self.number("server", "workers", 1, (1, 256))?),
             io_threads: to_usize(self.number("server", "io_threads", cores as u64, (1, 256))?),
             scheduling: match self.text("server", "scheduling").unwrap_or("batch") {
                 "batch" => Scheduling::Batch,
@@ -239,12 +245,27 @@ impl Reader<'_> {
             max_body_bytes: size("body", 1 << 20, 0)?,
             // The read buffer holds the whole head; it cannot be smaller than this.
             max_header_bytes: size("header_block", 64 << 10, 8 << 10)?,
+            first_byte_timeout: self.seconds("limits", "first_byte_timeout", 30.0)?,
+            header_timeout: self.seconds("limits", "header_timeout", 10.0)?,
+            body_timeout: self.seconds("limits", "body_timeout", 30.0)?,
+            send_timeout: self.seconds("limits", "send_timeout", 60.0)?,
             idle_timeout: self.seconds("limits", "idle_timeout", 75.0)?,
             handshake_timeout: self.seconds("limits", "handshake_timeout", 10.0)?,
+            request_timeout: self.seconds("limits", "request_timeout", 0.0)?,
             drain_timeout: self.seconds("limits", "drain_timeout", 10.0)?,
             load_timeout: self.seconds("limits", "load_timeout", 60.0)?,
             handler_threads: count("handler_threads", 40, 10_000)?,
+            max_lost_threads: count("lost_threads", 20, 10_000)?,
             max_waiting_calls: count("waiting_calls", 10_000, 10_000_000)?,
+            max_connections: count("connections", 10_000, 10_000_000)?,
+            max_connections_per_client: size("connections_per_client", 0, 0)?,
+            crash_quarantine: size("crash_quarantine", 3, 0)?,
+            loop_stall: self.seconds("limits", "loop_stall", 30.0)?,
+            recycling: Recycling {
+                max_requests: self.number("limits", "max_requests", 0, (0, 1 << 50))?,
+                max_memory_mb: self.number("limits", "max_memory_mb", 0, (0, 1 << 30))?,
+                max_age: self.seconds("limits", "max_age", 0.0)?,
+            },
         })
     }
 

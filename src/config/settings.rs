@@ -99,7 +99,9 @@ pub struct CorsSettings {
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerSettings {
-    /// Threads that do the HTTP; they never wait for Python.
+    /// Processes that serve, each with a Python of its own.
+    pub workers: usize,
+    /// Threads of each that do the HTTP; they never wait for Python.
     pub io_threads: usize,
     pub scheduling: Scheduling,
     pub access_log: Option<PathBuf>,
@@ -134,18 +136,48 @@ pub struct PythonSettings {
 pub struct Limits {
     pub max_body_bytes: usize,
     pub max_header_bytes: usize,
-    /// How long a connection may stand without a complete request head.
+    /// How long a new connection may stand before its first byte.
+    pub first_byte_timeout: Duration,
+    /// How long the head of a request may take from its first byte on.
+    pub header_timeout: Duration,
+    /// How long a body that is read whole may take, with a second more for each KiB that has come; how long one that
+    /// is streamed may stand still.
+    pub body_timeout: Duration,
+    /// How long a client may take no byte of its answer.
+    pub send_timeout: Duration,
+    /// How long a connection may stand between two requests.
     pub idle_timeout: Duration,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
+    /// How long a call may take until it is given up; zero is no limit.
+    pub request_timeout: Duration,
     /// How long a stop or a reload waits for calls that still run.
     pub drain_timeout: Duration,
     /// How long a plugin's `initialize` may take.
     pub load_timeout: Duration,
     /// Threads for plain handlers, all plugins together.
     pub handler_threads: usize,
+    /// Threads that may be lost to plain handlers which were given up, until the worker is replaced.
+    pub max_lost_threads: usize,
     /// Calls of one plugin that may run or wait; the next one is refused.
     pub max_waiting_calls: usize,
+    /// Connections of one worker that may stand open.
+    pub max_connections: usize,
+    /// Connections that one client may have open with one worker; zero is no limit.
+    pub max_connections_per_client: usize,
+    /// Crashes after which the plugin that caused them is put in quarantine; zero is never.
+    pub crash_quarantine: usize,
+    /// How long a worker's event loop may stand still until the worker is replaced; zero is for ever.
+    pub loop_stall: Duration,
+    pub recycling: Recycling,
+}
+
+/// `[limits] max_requests`, `max_memory_mb`, `max_age`: when a worker is replaced by a fresh one. Zero is never.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recycling {
+    pub max_requests: u64,
+    pub max_memory_mb: u64,
+    pub max_age: Duration,
 }
 
 /// `[plugin_options] <name>=`.
@@ -157,6 +189,10 @@ pub struct PluginOptions {
     pub restart_on_reload: bool,
     /// How request bodies reach the plugin; `None` leaves it to what its code looks like.
     pub body: Option<BodyMode>,
+    /// How long a call may take; `None` leaves it to `[limits] request_timeout`, zero is no limit.
+    pub timeout: Option<Duration>,
+    /// Whether an async call is cancelled when its client has left.
+    pub cancel_on_disconnect: bool,
 }
 
 /// How much of a request's body is read before the plugin is called.
@@ -173,7 +209,7 @@ pub enum BodyMode {
 
 impl Default for PluginOptions {
     fn default() -> Self {
-        Self { threads: 1, restart_on_reload: false, body: None }
+        Self { threads: 1, restart_on_reload: false, body: None, timeout: None, cancel_on_disconnect: false }
     }
 }
 
@@ -243,6 +279,7 @@ pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
     (
         "server",
         &[
+            "workers",
             "io_threads",
             "scheduling",
             "access_log",
@@ -259,12 +296,25 @@ pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
         &[
             "body",
             "header_block",
+            "first_byte_timeout",
+            "header_timeout",
+            "body_timeout",
+            "send_timeout",
             "idle_timeout",
             "handshake_timeout",
+            "request_timeout",
             "drain_timeout",
             "load_timeout",
             "handler_threads",
+            "lost_threads",
             "waiting_calls",
+            "connections",
+            "connections_per_client",
+            "crash_quarantine",
+            "loop_stall",
+            "max_requests",
+            "max_memory_mb",
+            "max_age",
         ],
     ),
 ];
@@ -312,7 +362,14 @@ mod tests {
     #[test]
     fn plugin_options_are_checked() {
         let found = settings("[plugin_options]\nSlow=threads=8&reload=restart\n").expect("good");
-        assert_eq!(found.options_of("slow"), PluginOptions { threads: 8, restart_on_reload: true, body: None });
+        assert_eq!(
+            found.options_of("slow"),
+            PluginOptions { threads: 8, restart_on_reload: true, ..PluginOptions::default() }
+        );
+        let found = settings("[plugin_options]\nslow=timeout=2.5&cancel_on_disconnect=1\n").expect("good");
+        let options = found.options_of("slow");
+        assert_eq!((options.timeout, options.cancel_on_disconnect), (Some(Duration::from_millis(2500)), true));
+        assert!(settings("[plugin_options]\nslow=timeout=soon\n").is_err());
         assert!(settings("[plugin_options]\nslow=threads=none\n").is_err());
     }
 }
