@@ -6,6 +6,7 @@
 //! * [`cli`]: flags as they were typed.
 //! * [`config`]: from INI text to what the program means.
 //! * [`logging`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
+//! * [`flight`]: what a worker was doing, readable after its death.
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`check`]: `pserve check`, the doctor.
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod config;
 pub mod exchange;
 pub mod exit_status;
+pub mod flight;
 pub mod logging;
 pub mod pipe;
 pub mod plugins;
