@@ -16,7 +16,7 @@ use crate::config::{Config, Settings};
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
 use crate::shutdown::{SignalEvents, StopRequests};
-use crate::web::{AccessLog, BoundListener, Server, Site, TlsAcceptor, bind_listeners};
+use crate::web::{AccessLog, BoundListener, Leaving, Server, Site, TlsAcceptor, bind_listeners};
 use crate::{logging, shutdown};
 
 /// How long terminating all plugins may take at a stop, tasks included.
@@ -70,6 +70,7 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         requests: AtomicU64::new(0),
         started: Instant::now(),
         is_draining: AtomicBool::new(false),
+        connections: Arc::default(),
         tls: ArcSwapOption::new(tls.map(Arc::new)),
     });
     runtime.spawn(tidy_up_after_load(Arc::clone(&site)));
@@ -239,7 +240,7 @@ impl Conductor {
         let deadline = tokio::time::Instant::now() + limit;
         let orderly = async {
             if let Some(server) = server
-                && !server.drain(limit).await
+                && !server.drain(limit, Leaving::LastOne).await
             {
                 log::warn!("some connections were still busy after {limit:?}");
             }
