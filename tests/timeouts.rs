@@ -110,8 +110,9 @@ fn a_plain_call_over_the_limit_is_abandoned_and_its_thread_comes_back() {
     let address = server.address();
     std::thread::scope(|scope| {
         // The first one blocks the only place of its plugin; the second waits for its turn from the same moment on.
-        let calls: Vec<_> =
-            (0..2).map(|_| scope.spawn(move || send(address, "GET", "/blocker?apikey=hush", &[], b"").unwrap())).collect();
+        let calls: Vec<_> = (0..2)
+            .map(|_| scope.spawn(move || send(address, "GET", "/blocker?apikey=hush", &[], b"").unwrap()))
+            .collect();
         for call in calls {
             assert_eq!(call.join().unwrap().status, 504);
         }

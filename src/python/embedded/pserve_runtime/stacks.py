@@ -41,6 +41,12 @@ def _stack(frame: Any) -> str:
 
 def _task(task: asyncio.Task[Any]) -> str:
     lines = [f"task {task.get_name()}\n"]
-    for frame in task.get_stack(limit=MOST_FRAMES):
+    # `Task.get_stack` gives the outermost coroutine only.
+    awaited: Any = task.get_coro()
+    while awaited is not None and len(lines) < MOST_FRAMES:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is None:
+            break
         lines += traceback.format_stack(frame, limit=1)
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     return "".join(lines)
