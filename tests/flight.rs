@@ -2,6 +2,7 @@
 //! tells about itself. Python wants the process's main thread, so that this file is its own harness.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+#![allow(clippy::print_stdout, reason = "it is its own harness")]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -472,6 +472,10 @@ fn prepare(
     arguments.set_item("on_loop_replaced", notice)?;
     let object = py.import("pserve_runtime.runtime")?.getattr("Runtime")?.call((), Some(&arguments))?;
     let calls = py.import("pserve_runtime.calls")?;
+    // Now, as long as everything can be imported: a plugin may take the finders away.
+    for name in ["request", "threads", "stacks"] {
+        py.import(format!("pserve_runtime.{name}"))?;
+    }
     Ok(Runtime {
         object: object.unbind(),
         start: calls.getattr("start")?.unbind(),
