@@ -1,6 +1,7 @@
 //! What passes between the web room and the Python room: plain data that knows neither.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -126,6 +127,12 @@ pub enum CallError {
     /// The handler could not read the body to its end, and left it at that.
     #[error("the body cannot be read: {0}")]
     UnreadableBody(String),
+    /// It took longer than it may.
+    #[error("plugin `{plugin}` gave no answer within {} s", .limit.as_secs_f64())]
+    TimedOut { plugin: String, limit: Duration },
+    /// There is no thread for its plain handler, and no way to start one.
+    #[error("no thread can be started for this plugin's handler")]
+    NoThread,
     /// The call ended without an answer: its task was destroyed, or Python is stopping.
     #[error("the call ended without an answer")]
     Lost,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::config::KeyRule;
-use crate::exchange::{CallError, CallResult, PluginRequest};
+use crate::exchange::{CallResult, PluginRequest};
 use crate::python::{Interpreter, PluginInstance};
 
 /// One plugin in service.
@@ -113,10 +113,12 @@ impl Entered {
         self.others_inside
     }
 
-    /// Hands the request over and awaits the answer. When nobody awaits it any more, the handler runs on all the
-    /// same.
-    pub async fn call(self, interpreter: &Interpreter, request: PluginRequest) -> CallResult {
-        let answer = interpreter.call(&self.instance, request, Box::new(self.inside));
-        answer.await.unwrap_or(Err(CallError::Lost))
+    /// Hands the request over and awaits the answer, no longer than the plugin's own limit or this one; zero is none.
+    /// When nobody awaits it any more, the handler runs on all the same, within the limit, unless the plugin wants it
+    /// cancelled.
+    pub async fn call(self, interpreter: &Interpreter, request: PluginRequest, limit: Duration) -> CallResult {
+        let limit = self.instance.timeout().unwrap_or(limit);
+        let limit = (!limit.is_zero()).then_some(limit);
+        interpreter.call(&self.instance, request, limit, Box::new(self.inside)).answer().await
     }
 }

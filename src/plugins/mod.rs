@@ -99,7 +99,8 @@ impl Plugins {
 
     /// Sends a request to a plugin that has been entered.
     pub async fn call(&self, entered: Entered, request: PluginRequest) -> CallResult {
-        entered.call(&self.interpreter, request).await
+        let limit = self.config.get().settings.limits.request_timeout;
+        entered.call(&self.interpreter, request, limit).await
     }
 
     /// Reads the INI file again and loads the file of one plugin again, with all its classes.

@@ -9,10 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use tokio::sync::Notify;
 
-use super::call::{Call, PendingCall};
-use super::instance::PluginInstance;
+use super::call::Call;
 use super::interpreter::Shared;
+use super::ticket::{ThreadIdent, Ticket};
+use crate::exchange::CallError;
 
 /// Threads that there may be at the very most, one for each plugin with a plain call running.
 const MOST_THREADS: usize = 2000;
@@ -20,16 +22,15 @@ const MOST_THREADS: usize = 2000;
 /// Work for a thread of the pool.
 pub(super) enum PoolJob {
     /// A call that begins here.
-    New(PendingCall),
+    New(Arc<Ticket>),
     /// A call whose async `_check_auth` has said yes, with the keyword arguments that it was made from.
-    Checked { call: Py<Call>, data: Py<PyDict>, instance: Arc<PluginInstance> },
+    Checked { call: Py<Call>, data: Py<PyDict>, ticket: Arc<Ticket> },
 }
 
 impl PoolJob {
-    fn instance(&self) -> &Arc<PluginInstance> {
+    pub(super) fn ticket(&self) -> &Arc<Ticket> {
         match self {
-            Self::New(call) => &call.instance,
-            Self::Checked { instance, .. } => instance,
+            Self::New(ticket) | Self::Checked { ticket, .. } => ticket,
         }
     }
 }
@@ -62,6 +63,15 @@ impl Lane {
         None
     }
 
+    /// Takes a call out that waits.
+    pub(super) fn remove(&self, id: u64) {
+        let mut state = lock(&self.state);
+        let found = state.waiting.iter().position(|job| job.ticket().id == id);
+        let job = found.and_then(|index| state.waiting.remove(index));
+        drop(state);
+        drop(job);
+    }
+
     /// Ends one call: the next that waits takes its place.
     fn leave(&self) -> Option<PoolJob> {
         let mut state = lock(&self.state);
@@ -78,13 +88,25 @@ pub(super) struct BlockingPool {
     state: Mutex<PoolState>,
     work: Condvar,
     max_threads: usize,
+    max_lost: usize,
+    many_lost: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct PoolState {
     ready: VecDeque<PoolJob>,
+    /// All of them, the lost ones included.
     threads: usize,
     idle: usize,
+    /// Threads whose handler was given up and has not returned.
+    lost: usize,
+}
+
+impl PoolState {
+    /// Threads that count against the pool's size. Lost ones are replaced, up to a bound.
+    fn counted(&self, max_lost: usize) -> usize {
+        self.threads - self.lost.min(max_lost)
+    }
 }
 
 impl fmt::Debug for BlockingPool {
@@ -94,14 +116,25 @@ impl fmt::Debug for BlockingPool {
 }
 
 impl BlockingPool {
-    pub(super) fn new(max_threads: usize) -> Self {
-        Self { state: Mutex::default(), work: Condvar::new(), max_threads }
+    pub(super) fn new(max_threads: usize, max_lost: usize) -> Self {
+        let (state, work, many_lost) = (Mutex::default(), Condvar::new(), Arc::default());
+        Self { state, work, max_threads, max_lost, many_lost }
+    }
+
+    /// Threads whose handler was given up and has not returned.
+    pub(super) fn lost_threads(&self) -> usize {
+        lock(&self.state).lost
+    }
+
+    /// Woken when as many threads are lost as may be.
+    pub(super) fn many_lost(&self) -> Arc<Notify> {
+        Arc::clone(&self.many_lost)
     }
 
     /// Takes a job on: at once, when its lane and a thread are free. Never waits for Python.
     pub(super) fn submit(&self, shared: &Arc<Shared>, job: PoolJob) {
-        let instance = Arc::clone(job.instance());
-        if let Some((job, is_only_one)) = instance.lane.enter(job) {
+        let ticket = Arc::clone(job.ticket());
+        if let Some((job, is_only_one)) = ticket.instance.lane.enter(job) {
             self.make_ready(shared, job, is_only_one);
         }
     }
@@ -115,9 +148,9 @@ impl BlockingPool {
         } else {
             state.ready.push_back(job);
         }
-        let limit = if is_only_one { MOST_THREADS } else { self.max_threads };
-        let wants_thread = state.ready.len() > state.idle && state.threads < limit;
-        if wants_thread {
+        let has_room =
+            if is_only_one { state.threads < MOST_THREADS } else { state.counted(self.max_lost) < self.max_threads };
+        if state.ready.len() > state.idle && has_room {
             state.threads += 1;
             drop(state);
             self.start_thread(shared);
@@ -147,10 +180,60 @@ impl BlockingPool {
         }
     }
 
+    /// A thread could not be started. The calls that would have had to wait for it are refused.
     fn give_up_thread(&self, problem: &str) {
-        lock(&self.state).threads -= 1;
         log::error!("cannot start another thread for plain handlers: {problem}");
+        let mut refused = {
+            let mut state = lock(&self.state);
+            state.threads -= 1;
+            if state.idle > 0 { None } else { state.ready.pop_front() }
+        };
         self.work.notify_one();
+        while let Some(job) = refused {
+            job.ticket().outlet.end(Err(CallError::NoThread));
+            // Those behind it would find no thread either.
+            refused = job.ticket().instance.lane.leave();
+        }
+    }
+
+    /// Goes on without the thread of a call that was given up: the next call of its plugin takes its place, another
+    /// thread its own. The answer is how many are lost now.
+    pub(super) fn lose_thread(&self, shared: &Arc<Shared>, ticket: &Ticket) -> usize {
+        let lost = {
+            let mut state = lock(&self.state);
+            state.lost += 1;
+            state.lost
+        };
+        if lost >= self.max_lost {
+            self.many_lost.notify_one();
+        }
+        if let Some(next) = ticket.instance.lane.leave() {
+            self.make_ready(shared, next, false);
+        } else {
+            self.replace_thread(shared);
+        }
+        lost
+    }
+
+    /// Starts a thread for calls that wait for one.
+    fn replace_thread(&self, shared: &Arc<Shared>) {
+        let mut state = lock(&self.state);
+        if state.ready.len() > state.idle && state.counted(self.max_lost) < self.max_threads {
+            state.threads += 1;
+            drop(state);
+            self.start_thread(shared);
+        }
+    }
+
+    /// A lost thread has come back. False when another has its place and it should end.
+    fn find_thread(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.lost -= 1;
+        let is_needed = state.counted(self.max_lost) <= self.max_threads;
+        if !is_needed {
+            state.threads -= 1;
+        }
+        is_needed
     }
 
     fn next(&self) -> PoolJob {
@@ -182,16 +265,34 @@ impl HandlerThread {
         if let Err(error) = shared.enter_handler_thread(py) {
             log::error!("a thread for plain handlers cannot see the event loop: {error}");
         }
+        let Ok(ident) = thread_ident(py) else {
+            return shared.pool.give_up_thread("it has no number");
+        };
         loop {
             let job = py.detach(|| shared.pool.next());
-            let instance = Arc::clone(job.instance());
-            // A panic here must not cost the thread; the hook has already logged it.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| shared.run_plain(py, job)));
-            if let Some(next) = instance.lane.leave() {
+            let ticket = Arc::clone(job.ticket());
+            let mut keeps_place = true;
+            if ticket.enter_thread(ident) {
+                let entry = ticket.flight_entry(shared.flight.as_ref());
+                // A panic here must not cost the thread; the hook has already logged it.
+                let _ = std::panic::catch_unwind(AssertUnwindSafe(|| shared.run_plain(py, job)));
+                drop(entry);
+                keeps_place = ticket.leave_thread();
+            }
+            if !keeps_place {
+                log::info!("{} has ended after all", ticket.request_line());
+                if !shared.pool.find_thread() {
+                    return;
+                }
+            } else if let Some(next) = ticket.instance.lane.leave() {
                 shared.pool.make_ready(&shared, next, false);
             }
         }
     }
+}
+
+fn thread_ident(py: Python<'_>) -> PyResult<ThreadIdent> {
+    py.import("threading")?.call_method0("get_ident")?.extract()
 }
 
 /// Locks even after a panic elsewhere: every state in between is valid.

@@ -136,14 +136,25 @@ impl Completion {
     pub(super) fn new(then: impl FnOnce(Python<'_>, PyResult<Py<PyAny>>) + Send + 'static) -> Self {
         Self { then: Mutex::new(Some(Box::new(then))) }
     }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.then.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Passes on how it ended. Only the first time counts.
+    pub(super) fn end(&self, py: Python<'_>, result: PyResult<Py<PyAny>>) {
+        let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(then) = then {
+            then(py, result);
+        }
+    }
 }
 
 #[pymethods]
 impl Completion {
     fn __call__(&self, task: &Bound<'_, PyAny>) {
-        let then = self.then.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(then) = then {
-            then(task.py(), task.call_method0("result").map(Bound::unbind));
+        if !self.has_ended() {
+            self.end(task.py(), task.call_method0("result").map(Bound::unbind));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pyo3::prelude::*;
@@ -79,6 +80,8 @@ pub struct PluginInstance {
     pub(super) slot: Py<PyAny>,
     log: Py<PyAny>,
     pub(super) lane: Lane,
+    timeout: Option<Duration>,
+    cancel_on_disconnect: bool,
     has_ended: AtomicBool,
 }
 
@@ -117,6 +120,16 @@ impl PluginInstance {
     /// How request bodies reach it.
     pub fn body_mode(&self) -> BodyMode {
         self.body_mode
+    }
+
+    /// How long a call may take, when it has a limit of its own; zero is none.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// Whether its calls are given up when the client leaves before the answer.
+    pub(super) fn cancel_on_disconnect(&self) -> bool {
+        self.cancel_on_disconnect
     }
 
     /// Who may call it, as it is now.
@@ -173,6 +186,8 @@ impl PluginInstance {
             slot: slot.clone().unbind(),
             log: slot.getattr("log")?.unbind(),
             lane: Lane::new(options.threads),
+            timeout: options.timeout,
+            cancel_on_disconnect: options.cancel_on_disconnect,
             has_ended: AtomicBool::new(false),
         })
     }

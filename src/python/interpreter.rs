@@ -3,25 +3,32 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::{Notify, oneshot};
 
 use super::blocking_pool::{BlockingPool, PoolJob};
-use super::call::{Call, CallGuard, PendingCall};
+use super::call::Call;
 use super::cpython::{Arguments, check_venv, give_up_interpreter, initialize, sys_executable};
 use super::error::PythonError;
 use super::event_loop::{Completion, LoopQueue, Pump};
 use super::instance::{self, FileInspection, FileOutcome, FileToLoad, PluginInstance};
+use super::stacks::StackDump;
+use super::ticket::{CallGuard, ThreadIdent, Ticket};
+use super::waiting::PendingAnswer;
+use super::watch::{LoopHealth, Watch};
 use super::{embedded, kwargs, log_bridge, native};
 use crate::config::Table;
 use crate::config::settings::PluginOptions;
-use crate::exchange::{CallResult, PluginRequest};
+use crate::exchange::{CallError, PluginRequest};
+use crate::flight::FlightRecorder;
 use crate::logging::Severity;
 
 /// What the interpreter needs to know at its start.
@@ -30,6 +37,12 @@ pub struct InterpreterOptions {
     pub venv: Option<PathBuf>,
     pub plugins_dir: PathBuf,
     pub handler_threads: usize,
+    /// Threads that are replaced when their handler was given up and does not return.
+    pub max_lost_threads: usize,
+    /// Where calls and loads are recorded.
+    pub flight: Option<Arc<FlightRecorder>>,
+    /// Where `faulthandler` writes when the process crashes; standard error otherwise. It must stay open.
+    pub crash_report_fd: Option<RawFd>,
     pub log_level: Severity,
     /// The command line's values as plugins see them in `prog_args`.
     pub ini_file: String,
@@ -47,16 +60,43 @@ pub struct Interpreter {
 pub(super) struct Shared {
     pub(super) queue: Arc<LoopQueue>,
     pub(super) pool: BlockingPool,
+    pub(super) watch: Watch,
+    pub(super) flight: Option<Arc<FlightRecorder>>,
     runtime: Runtime,
+    pending: Arc<PendingWork>,
+    loop_replaced: Arc<Notify>,
+}
+
+/// What goes on on the event loop.
+#[derive(Default)]
+struct PendingWork {
     /// The tasks of async calls, by call: asyncio itself holds tasks weakly.
     tasks: Mutex<HashMap<u64, RunningTask>>,
-    loop_replaced: Arc<Notify>,
+    /// The server's own coroutines.
+    own: Mutex<Vec<Py<Completion>>>,
+}
+
+impl PendingWork {
+    /// Answers everything: its event loop has gone, and it would wait for ever.
+    fn end_all(&self, py: Python<'_>) {
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        let own = std::mem::take(&mut *lock(&self.own));
+        for running in tasks.values() {
+            running.ticket.end_flight();
+            running.ticket.outlet.end(Err(CallError::Lost));
+        }
+        for completion in own {
+            completion.get().end(py, Err(PyRuntimeError::new_err("a plugin has closed the event loop")));
+        }
+        // Outside the locks: the last references may run Python code.
+        drop(tasks);
+    }
 }
 
 /// An async call on the event loop.
 struct RunningTask {
     task: Py<PyAny>,
-    instance: Arc<PluginInstance>,
+    ticket: Arc<Ticket>,
 }
 
 /// Python objects that are looked up once.
@@ -66,6 +106,8 @@ struct Runtime {
     start: Py<PyAny>,
     run_plain: Py<PyAny>,
     carry_on: Py<PyAny>,
+    /// The module `pserve_runtime.stacks`.
+    stacks: Py<PyAny>,
 }
 
 impl fmt::Debug for Shared {
@@ -84,19 +126,32 @@ impl Interpreter {
         initialize(&sys_executable(options.venv.as_deref()), &typed, Arguments::Ours)?;
         give_up_interpreter();
         let queue = Arc::new(LoopQueue::new().context("cannot make an eventfd")?);
-        let loop_replaced = Arc::new(Notify::new());
+        let (loop_replaced, pending) = (Arc::new(Notify::new()), Arc::<PendingWork>::default());
+        let dump = StackDump::new().context("cannot make memory for stacks")?;
+        if let Some(recorder) = &options.flight {
+            native::record_flight(recorder);
+        }
+        let on_loop_replaced = {
+            let (replaced, pending) = (Arc::clone(&loop_replaced), Arc::clone(&pending));
+            move |py: Python<'_>| {
+                pending.end_all(py);
+                replaced.notify_one();
+            }
+        };
         let runtime = Python::attach(|py| {
-            prepare(py, options, &queue, &loop_replaced)
+            prepare(py, options, &queue, &dump, on_loop_replaced)
                 .map_err(|error| anyhow::anyhow!("{}", PythonError::from_exception(py, &error).traceback))
         })
         .context("the embedded Python code does not start")?;
-        let pool = BlockingPool::new(options.handler_threads);
-        let shared = Shared { queue, pool, runtime, tasks: Mutex::default(), loop_replaced };
+        let pool = BlockingPool::new(options.handler_threads, options.max_lost_threads);
+        let (watch, flight) = (Watch::new(dump), options.flight.clone());
+        let shared = Shared { queue, pool, watch, flight, runtime, pending, loop_replaced };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Runs the event loop on this thread, the one that started Python, until [`Interpreter::stop`].
     pub fn run(&self) -> anyhow::Result<()> {
+        Watch::start(&self.shared).context("cannot start the thread that watches Python")?;
         Python::attach(|py| self.shared.runtime.object.call_method0(py, "run").map(drop))
             .map_err(|error| anyhow::anyhow!("the event loop ended: {error}"))
     }
@@ -117,23 +172,45 @@ impl Interpreter {
         Arc::clone(&self.shared.loop_replaced)
     }
 
-    /// Sends a request to a plugin. Never waits for Python; the answer comes through the receiver.
+    /// How well the event loop and the interpreter do. Never waits for Python.
+    pub fn health(&self) -> LoopHealth {
+        self.shared.watch.health()
+    }
+
+    /// Where every Python thread and task stands. May be called from any thread but the loop's; waits for the
+    /// interpreter no longer than the limit, and does without it then.
+    pub fn stacks(&self, limit: Duration) -> String {
+        self.shared.watch.all_stacks(limit)
+    }
+
+    /// Threads that plain handlers occupy which were given up.
+    pub fn lost_threads(&self) -> usize {
+        self.shared.pool.lost_threads()
+    }
+
+    /// Wakes whoever waits when [`InterpreterOptions::max_lost_threads`] are lost: those after them are not replaced.
+    pub fn many_threads_lost(&self) -> Arc<Notify> {
+        self.shared.pool.many_lost()
+    }
+
+    /// Sends a request to a plugin. Never waits for Python; the answer is to be awaited.
     pub fn call(
         &self,
         instance: &Arc<PluginInstance>,
         request: PluginRequest,
+        limit: Option<Duration>,
         guard: CallGuard,
-    ) -> oneshot::Receiver<CallResult> {
+    ) -> PendingAnswer {
         let (sender, receiver) = oneshot::channel();
-        let (instance, request) = (Arc::clone(instance), Arc::new(request));
-        let pending = PendingCall { instance, request, sender, guard };
-        if pending.instance.is_async() {
+        let ticket = Arc::new(Ticket::new(Arc::clone(instance), request, sender, guard));
+        let answer = PendingAnswer::new(Arc::clone(&self.shared), Arc::clone(&ticket), receiver, limit);
+        if instance.is_async() {
             let shared = Arc::clone(&self.shared);
-            self.shared.queue.push_with_others(move |py| shared.start_call(py, pending));
+            self.shared.queue.push_with_others(move |py| shared.start_call(py, ticket));
         } else {
-            self.shared.pool.submit(&self.shared, PoolJob::New(pending));
+            self.shared.pool.submit(&self.shared, PoolJob::New(ticket));
         }
-        receiver
+        answer
     }
 
     /// Loads plugin files on the event loop: import, construct, initialise. Each file succeeds or fails on its own.
@@ -180,7 +257,7 @@ impl Interpreter {
     pub async fn terminate_all(&self) -> Result<(), PythonError> {
         let shared = Arc::clone(&self.shared);
         let make = move |py: Python<'_>, runtime: &Bound<'_, PyAny>| {
-            let all: Vec<_> = shared.running().values().map(|one| Arc::clone(&one.instance)).collect();
+            let all: Vec<_> = shared.running().values().map(|one| Arc::clone(&one.ticket.instance)).collect();
             shared.cancel_calls_of(py, &all);
             Ok(runtime.call_method0("terminate_all")?.unbind())
         };
@@ -201,9 +278,11 @@ impl Interpreter {
                 let converted = result.and_then(|value| convert(value.into_bound(py)));
                 let _ = sender.send(converted.map_err(|error| PythonError::from_exception(py, &error)));
             };
-            let completion = Completion::new(then);
-            let started = make(py, runtime)
-                .and_then(|coroutine| runtime.call_method1("spawn", (coroutine, Py::new(py, completion)?)));
+            let started = Py::new(py, Completion::new(then)).and_then(|completion| {
+                let coroutine = make(py, runtime)?;
+                shared.remember_own(&completion, py);
+                runtime.call_method1("spawn", (coroutine, completion))
+            });
             if let Err(error) = started {
                 log::error!("{}", PythonError::from_exception(py, &error).traceback);
             }
@@ -214,11 +293,15 @@ impl Interpreter {
 
 impl Shared {
     /// Starts an async handler. On the loop's thread.
-    fn start_call(self: &Arc<Self>, py: Python<'_>, pending: PendingCall) {
-        self.with_call(py, pending, |py, instance, data, call| {
-            let arguments = (instance.slot.bind(py), data, call, self.event_loop(py)?);
-            let task = self.runtime.start.call1(py, arguments)?;
-            self.remember_task(call.get(), task);
+    fn start_call(self: &Arc<Self>, py: Python<'_>, ticket: Arc<Ticket>) {
+        if ticket.outlet.is_given_up() {
+            return;
+        }
+        ticket.begin_flight(self.flight.as_ref());
+        self.with_call(py, ticket, |py, data, call| {
+            let slot = call.get().ticket().instance.slot.bind(py);
+            let task = self.runtime.start.call1(py, (slot, data, call, self.event_loop(py)?))?;
+            self.remember_task(call.get().ticket(), task);
             Ok(())
         });
     }
@@ -226,12 +309,12 @@ impl Shared {
     /// Runs a plain handler to its end. On a thread of the pool.
     pub(super) fn run_plain(self: &Arc<Self>, py: Python<'_>, job: PoolJob) {
         match job {
-            PoolJob::New(pending) => self.with_call(py, pending, |py, instance, data, call| {
-                self.run_plain_handler(py, instance, data, call, false)
-            }),
-            PoolJob::Checked { call, data, instance } => {
+            PoolJob::New(ticket) => {
+                self.with_call(py, ticket, |py, data, call| self.run_plain_handler(py, data, call, false));
+            }
+            PoolJob::Checked { call, data, .. } => {
                 let call = call.bind(py);
-                if let Err(error) = self.run_plain_handler(py, &instance, data.into_bound(py), call, true) {
+                if let Err(error) = self.run_plain_handler(py, data.into_bound(py), call, true) {
                     call.get().raised(py, &error);
                 }
             }
@@ -241,24 +324,29 @@ impl Shared {
     fn run_plain_handler<'py>(
         &self,
         py: Python<'py>,
-        instance: &PluginInstance,
         data: Bound<'py, PyDict>,
         call: &Bound<'py, Call>,
         is_checked: bool,
     ) -> PyResult<()> {
-        let arguments = (instance.slot.bind(py), data, call, self.event_loop(py)?, is_checked);
+        let arguments = (call.get().ticket().instance.slot.bind(py), data, call, self.event_loop(py)?, is_checked);
         self.runtime.run_plain.call1(py, arguments).map(drop)
     }
 
     /// Runs a coroutine that a call on a thread has left for the event loop. On the loop's thread.
     pub(super) fn carry_on(&self, py: Python<'_>, call: &Py<Call>, coroutine: &Py<PyAny>) {
-        let slot = call.get().slot(py);
+        let ticket = call.get().ticket();
+        ticket.begin_flight(self.flight.as_ref());
+        let slot = ticket.instance.slot.bind(py);
         let task = self
             .event_loop(py)
             .and_then(|event_loop| self.runtime.carry_on.call1(py, (slot, coroutine.bind(py), event_loop)));
         match task {
-            Ok(task) => self.remember_task(call.get(), task),
+            Ok(task) => self.remember_task(ticket, task),
             Err(error) => call.get().raised(py, &error),
+        }
+        // Given up between the thread and here.
+        if ticket.outlet.is_given_up() || ticket.outlet.has_ended() {
+            self.cancel_task(py, ticket.id);
         }
     }
 
@@ -270,17 +358,16 @@ impl Shared {
     fn with_call<'py>(
         self: &Arc<Self>,
         py: Python<'py>,
-        pending: PendingCall,
-        run: impl FnOnce(Python<'py>, &PluginInstance, Bound<'py, PyDict>, &Bound<'py, Call>) -> PyResult<()>,
+        ticket: Arc<Ticket>,
+        run: impl FnOnce(Python<'py>, Bound<'py, PyDict>, &Bound<'py, Call>) -> PyResult<()>,
     ) {
-        let (instance, request) = (Arc::clone(&pending.instance), Arc::clone(&pending.request));
-        let call = match Bound::new(py, Call::new(Arc::clone(self), pending)) {
+        let call = match Bound::new(py, Call::new(Arc::clone(self), ticket)) {
             Ok(call) => call,
             Err(error) => return log::error!("cannot make a call object: {error}"),
         };
-        let built = kwargs::build(py, &instance, &request, call.get().outlet(), &self.queue);
+        let built = kwargs::build(py, call.get().ticket(), &self.queue);
         let result = built.and_then(|data| match data {
-            Some(data) => run(py, &instance, data, &call),
+            Some(data) => run(py, data, &call),
             None => {
                 call.get().refuse();
                 Ok(())
@@ -296,20 +383,44 @@ impl Shared {
         self.runtime.object.call_method0(py, "enter_handler_thread").map(drop)
     }
 
-    fn remember_task(&self, call: &Call, task: Py<PyAny>) {
-        let running = RunningTask { task, instance: call.instance() };
-        self.running().insert(call.id(), running);
+    fn remember_task(&self, ticket: &Arc<Ticket>, task: Py<PyAny>) {
+        self.running().insert(ticket.id, RunningTask { task, ticket: Arc::clone(ticket) });
+    }
+
+    fn remember_own(&self, completion: &Py<Completion>, py: Python<'_>) {
+        let mut own = lock(&self.pending.own);
+        own.retain(|one| !one.get().has_ended());
+        own.push(completion.clone_ref(py));
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<u64, RunningTask>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pending.tasks)
+    }
+
+    /// Cancels a call that was given up, if it has begun. On the loop's thread.
+    pub(super) fn cancel_task(&self, py: Python<'_>, id: u64) {
+        let task = self.running().get(&id).map(|running| running.task.clone_ref(py));
+        if let Some(Err(error)) = task.map(|task| task.call_method0(py, "cancel")) {
+            log::warn!("a call cannot be cancelled: {error}");
+        }
+    }
+
+    /// One thread's stack, or everything.
+    pub(super) fn describe_stacks(&self, py: Python<'_>, thread: Option<ThreadIdent>) -> PyResult<String> {
+        let stacks = self.runtime.stacks.bind(py);
+        match thread {
+            Some(ident) => stacks.call_method1("of_thread", (ident,)),
+            None => stacks.call_method1("of_everything", (self.event_loop(py)?,)),
+        }?
+        .extract()
     }
 
     /// Cancels what still runs of plugins that end, such as a stream without an end. On the loop's thread.
     fn cancel_calls_of(&self, py: Python<'_>, instances: &[Arc<PluginInstance>]) {
         let tasks: Vec<Py<PyAny>> = {
             let running = self.running();
-            let is_theirs = |one: &&RunningTask| instances.iter().any(|instance| Arc::ptr_eq(instance, &one.instance));
+            let is_theirs =
+                |one: &&RunningTask| instances.iter().any(|instance| Arc::ptr_eq(instance, &one.ticket.instance));
             running.values().filter(is_theirs).map(|one| one.task.clone_ref(py)).collect()
         };
         for instance in instances {
@@ -329,11 +440,17 @@ impl Shared {
     }
 }
 
+/// Locks even after a panic elsewhere: every state in between is valid.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn prepare(
     py: Python<'_>,
     options: &InterpreterOptions,
     queue: &Arc<LoopQueue>,
-    loop_replaced: &Arc<Notify>,
+    dump: &StackDump,
+    on_loop_replaced: impl Fn(Python<'_>) + Send + Sync + 'static,
 ) -> PyResult<Runtime> {
     let native = native::module(py)?;
     py.import("sys")?.getattr("modules")?.set_item("_pserve", native)?;
@@ -346,15 +463,24 @@ fn prepare(
     arguments.set_item("level", &options.level_as_typed)?;
     arguments.set_item("wake_fd", queue.wake_fd())?;
     arguments.set_item("pump", Py::new(py, Pump::new(Arc::clone(queue)))?)?;
-    let replaced = Arc::clone(loop_replaced);
-    let notice = pyo3::types::PyCFunction::new_closure(py, None, None, move |_, _| replaced.notify_one())?;
+    arguments.set_item("crash_report_fd", options.crash_report_fd)?;
+    arguments.set_item("stacks_fd", dump.fd())?;
+    arguments.set_item("stacks_signal", dump.signal())?;
+    let notice = pyo3::types::PyCFunction::new_closure(py, None, None, move |arguments, _| {
+        on_loop_replaced(arguments.py());
+    })?;
     arguments.set_item("on_loop_replaced", notice)?;
     let object = py.import("pserve_runtime.runtime")?.getattr("Runtime")?.call((), Some(&arguments))?;
     let calls = py.import("pserve_runtime.calls")?;
+    // Now, as long as everything can be imported: a plugin may take the finders away.
+    for name in ["request", "threads", "stacks"] {
+        py.import(format!("pserve_runtime.{name}"))?;
+    }
     Ok(Runtime {
         object: object.unbind(),
         start: calls.getattr("start")?.unbind(),
         run_plain: calls.getattr("run_plain")?.unbind(),
         carry_on: calls.getattr("carry_on")?.unbind(),
+        stacks: py.import("pserve_runtime.stacks")?.into_any().unbind(),
     })
 }

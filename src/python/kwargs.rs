@@ -10,20 +10,18 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use super::call::Outlet;
 use super::event_loop::LoopQueue;
-use super::instance::PluginInstance;
 use super::request::{NativeRequest, header_text, usual_spelling};
+use super::ticket::Ticket;
 use crate::exchange::{BodyFields, PluginRequest};
 
 /// Builds the keyword arguments of one call. `None`: the body does not hold the key that it must.
 pub(super) fn build<'py>(
     py: Python<'py>,
-    instance: &PluginInstance,
-    request: &Arc<PluginRequest>,
-    outlet: Arc<Outlet>,
+    ticket: &Ticket,
     queue: &Arc<LoopQueue>,
 ) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Ticket { instance, request, outlet, .. } = ticket;
     let json = json_fields(py, request)?;
     if !holds_key(json.as_ref(), request)? {
         return Ok(None);
@@ -37,7 +35,7 @@ pub(super) fn build<'py>(
     if data.contains(own_name)? {
         data.del_item(own_name)?;
     }
-    let native = NativeRequest::new(Arc::clone(request), instance.id_arc(), outlet, Arc::clone(queue));
+    let native = NativeRequest::new(Arc::clone(request), instance.id_arc(), Arc::clone(outlet), Arc::clone(queue));
     data.set_item(intern!(py, "request"), request_class(py)?.call1((native,))?)?;
     data.set_item(intern!(py, "request_headers"), request_headers(py, request)?)?;
     data.set_item(intern!(py, "log"), instance.log(py))?;

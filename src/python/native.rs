@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -9,10 +10,19 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::config::{self, Table, Value};
 use crate::exit_status;
+use crate::flight::{Entry, FlightRecorder};
 use crate::logging::{self, Severity};
 
 /// Set in a child that a plugin forked from this process.
 static IS_FORKED: AtomicBool = AtomicBool::new(false);
+
+/// The flight recorder of this process, if it has one.
+static FLIGHT: OnceLock<Arc<FlightRecorder>> = OnceLock::new();
+
+/// Lets embedded code write into the flight recorder.
+pub(super) fn record_flight(recorder: &Arc<FlightRecorder>) {
+    let _ = FLIGHT.set(Arc::clone(recorder));
+}
 
 /// Ends a forked child that came back from plugin code into the server's: it shares the server's sockets.
 pub(super) fn leave_if_forked() {
@@ -26,6 +36,9 @@ pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     let module = PyModule::new(py, "_pserve")?;
     module.add_function(wrap_pyfunction!(write_log, &module)?)?;
     module.add_function(wrap_pyfunction!(mark_forked, &module)?)?;
+    module.add_function(wrap_pyfunction!(note, &module)?)?;
+    module.add_function(wrap_pyfunction!(loading, &module)?)?;
+    module.add_function(wrap_pyfunction!(terminating, &module)?)?;
     module.add_function(wrap_pyfunction!(parse_ini, &module)?)?;
     module.add_function(wrap_pyfunction!(keys_match, &module)?)?;
     module.add_function(wrap_pyfunction!(dumps, &module)?)?;
@@ -46,6 +59,52 @@ fn write_log(py: Python<'_>, number: i32, name: String, message: &Bound<'_, PySt
 #[pyfunction]
 fn mark_forked() {
     IS_FORKED.store(true, Ordering::Relaxed);
+    if let Some(recorder) = FLIGHT.get() {
+        recorder.disown();
+    }
+}
+
+/// Leaves word in the flight recorder of what a plugin is about to do to the process.
+#[pyfunction]
+fn note(plugin: &str, words: &str) {
+    if let Some(recorder) = FLIGHT.get() {
+        recorder.note(plugin, words);
+    }
+}
+
+/// Records that a plugin file loads, until the `with` statement ends.
+#[pyfunction]
+fn loading(path: &Bound<'_, PyString>) -> FlightEntry {
+    FlightEntry::new(FLIGHT.get().map(|recorder| recorder.begin_load(&path.to_string_lossy())))
+}
+
+/// Records that a plugin terminates, until the `with` statement ends.
+#[pyfunction]
+fn terminating(plugin: &str) -> FlightEntry {
+    FlightEntry::new(FLIGHT.get().map(|recorder| recorder.begin_terminate(plugin)))
+}
+
+/// An entry of the flight recorder as a context manager.
+#[pyclass(frozen)]
+struct FlightEntry {
+    entry: Mutex<Option<Entry>>,
+}
+
+impl FlightEntry {
+    fn new(entry: Option<Entry>) -> Self {
+        Self { entry: Mutex::new(entry) }
+    }
+}
+
+#[pymethods]
+impl FlightEntry {
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(&self, _kind: &Bound<'_, PyAny>, _error: &Bound<'_, PyAny>, _traceback: &Bound<'_, PyAny>) {
+        self.entry.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// Reads an INI file into `{section: {key: typed value}}`. ValueError says file, place, and what is wrong.

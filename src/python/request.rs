@@ -8,10 +8,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use super::call::Outlet;
 use super::event_loop::LoopQueue;
 use super::reply;
 use super::streams::{ByteSink, ByteSource};
+use super::ticket::Outlet;
 use crate::exchange::{BodyFields, PluginReply, PluginRequest, ReplyBody};
 use crate::pipe::{PipeWriter, pipe};
 

@@ -112,7 +112,8 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
         ApiError::Unauthorized | ApiError::Call(CallError::Refused) => {
             (StatusCode::FORBIDDEN, json!({"error": "unauthorized"}))
         }
-        ApiError::Overloaded => {
+        ApiError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, named(&error)),
+        ApiError::Overloaded | ApiError::Call(CallError::NoThread) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             (StatusCode::SERVICE_UNAVAILABLE, named(&error))
         }

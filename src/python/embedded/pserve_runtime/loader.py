@@ -15,6 +15,7 @@ import traceback
 import types
 from typing import Any
 
+import _pserve
 from plugincore.baseplugin import BasePlugin, PluginOff, unwatch_key
 from plugincore.logjam import LogJam
 
@@ -141,7 +142,8 @@ class Loader:
             file = PluginFile(path)
             try:
                 params = {**inline, **_json_params(json_file)}
-                await self._load_one(file, params, config, initialize_seconds, transaction)
+                with _pserve.loading(path):
+                    await self._load_one(file, params, config, initialize_seconds, transaction)
                 for slot in file.slots:
                     slot.check_key_setting(has_global_key)
                 outcomes.append(LoadOutcome(path, file.slots, None))
@@ -234,9 +236,11 @@ async def _terminate_instance(slot: Slot) -> None:
     if not callable(terminate):
         return
     try:
-        ended = slot.owner.context.run(terminate)
-        if inspect.isawaitable(ended):
-            await asyncio.wait_for(slot.owner.context.run(asyncio.ensure_future, _in_task(ended)), TERMINATE_SECONDS)
+        with _pserve.terminating(slot.plugin_id):
+            ended = slot.owner.context.run(terminate)
+            if inspect.isawaitable(ended):
+                task = slot.owner.context.run(asyncio.ensure_future, _in_task(ended))
+                await asyncio.wait_for(task, TERMINATE_SECONDS)
     except BaseException:
         report("ERROR", f"terminate_plugin of {slot.plugin_id} failed\n{traceback.format_exc()}")
 

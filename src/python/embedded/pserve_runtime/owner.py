@@ -36,6 +36,12 @@ class Owner:
             report("WARNING", f"task_callback of {self.name} was given a {type(task).__name__}, which is no task")
 
 
+def current_owner_name() -> str | None:
+    """The plugin whose code runs, where that is known: the plugin's id, or its file while that is imported."""
+    owner = _OWNER.get()
+    return None if owner is None else owner.name
+
+
 def task_factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
     """Makes tasks for the event loop and gives each to the plugin whose code asked for it."""
     task = asyncio.Task(coro, loop=loop, **options)

@@ -19,6 +19,7 @@ from pserve_runtime.logs import report
 def install() -> None:
     """Applies all of them, once, at the start."""
     _keep_own_signals()
+    _keep_shared_settings()
     patches = {
         "sqlite3.dbapi2": _share_sqlite3_connections,
         "aiohttp.web_fileresponse": _send_files_through_the_writer,
@@ -45,6 +46,30 @@ def _keep_own_signals() -> None:
 
     set_handler.__doc__ = real.__doc__
     signal.signal = set_handler  # type: ignore[assignment]
+
+
+LOWEST_RECURSION_LIMIT = 1000
+LONGEST_SWITCH_INTERVAL = 0.1
+
+
+def _keep_shared_settings() -> None:
+    """What one plugin sets counts for all: a value that would stop the others from working is not taken."""
+    set_limit, set_interval = sys.setrecursionlimit, sys.setswitchinterval
+
+    def setrecursionlimit(limit: int, /) -> None:
+        if isinstance(limit, int) and 0 < limit < LOWEST_RECURSION_LIMIT:
+            report("WARNING", f"a plugin asked for a recursion limit of {limit}; it is {LOWEST_RECURSION_LIMIT}")
+            limit = LOWEST_RECURSION_LIMIT
+        set_limit(limit)
+
+    def setswitchinterval(interval: float, /) -> None:
+        if isinstance(interval, (int, float)) and interval > LONGEST_SWITCH_INTERVAL:
+            report("WARNING", f"a plugin asked for a switch interval of {interval} s; it is {LONGEST_SWITCH_INTERVAL}")
+            interval = LONGEST_SWITCH_INTERVAL
+        set_interval(interval)
+
+    setrecursionlimit.__doc__, setswitchinterval.__doc__ = set_limit.__doc__, set_interval.__doc__
+    sys.setrecursionlimit, sys.setswitchinterval = setrecursionlimit, setswitchinterval
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

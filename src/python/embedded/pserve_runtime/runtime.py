@@ -13,7 +13,7 @@ from typing import Any
 
 from plugincore.configfile import Config
 
-from pserve_runtime import patches
+from pserve_runtime import crashes, patches
 from pserve_runtime.loader import Loader, LoadOutcome, Slot
 from pserve_runtime.logs import report
 from pserve_runtime.owner import task_factory
@@ -35,8 +35,12 @@ class Runtime:
         wake_fd: int,
         pump: Callable[[], None],
         on_loop_replaced: Callable[[], None],
+        crash_report_fd: int | None,
+        stacks_fd: int,
+        stacks_signal: int,
     ) -> None:
         patches.install()
+        crashes.install(plugins_dir, crash_report_fd, stacks_fd, stacks_signal)
         self._wake_fd = wake_fd
         self._pump = pump
         self._on_loop_replaced = on_loop_replaced
