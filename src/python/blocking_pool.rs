@@ -98,6 +98,11 @@ impl BlockingPool {
         Self { state: Mutex::default(), work: Condvar::new(), max_threads }
     }
 
+    /// How many threads there are, idle ones included.
+    pub(super) fn threads(&self) -> usize {
+        lock(&self.state).threads
+    }
+
     /// Takes a job on: at once, when its lane and a thread are free. Never waits for Python.
     pub(super) fn submit(&self, shared: &Arc<Shared>, job: PoolJob) {
         let instance = Arc::clone(job.instance());

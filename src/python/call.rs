@@ -19,8 +19,16 @@ use crate::exchange::{CallError, CallResult, PluginReply, PluginRequest, Raised,
 use crate::logging::{self, Severity};
 use crate::pipe::{PipeReader, PipeWriter};
 
-/// Dropped when the call has ended on the Python side, whether or not anybody still waits for the answer.
-pub type CallGuard = Box<dyn Send>;
+/// Told how a call goes on the Python side, and dropped when it has ended there, whether or not anybody still waits for
+/// the answer.
+pub trait CallWatch: Send {
+    /// Its turn has come.
+    fn begins(&self);
+    /// The handler has raised.
+    fn raised(&self);
+}
+
+pub type CallGuard = Box<dyn CallWatch>;
 
 /// A call on its way into Python.
 pub(super) struct PendingCall {
@@ -48,6 +56,7 @@ enum OutletState {
 
 impl Outlet {
     fn new(sender: oneshot::Sender<CallResult>, guard: CallGuard) -> Self {
+        guard.begins();
         Self { state: Mutex::new(OutletState::Waiting(sender, guard)) }
     }
 
@@ -90,6 +99,11 @@ impl Outlet {
 
     fn end(&self, result: CallResult) {
         let state = std::mem::replace(&mut *self.lock(), OutletState::Ended);
+        if let (OutletState::Waiting(_, guard) | OutletState::Begun { guard, .. }, Err(CallError::Raised(_))) =
+            (&state, &result)
+        {
+            guard.raised();
+        }
         match (state, result) {
             (OutletState::Waiting(sender, guard), result) => {
                 // Nobody waits any more when the client has gone; the work is done all the same.

@@ -117,6 +117,11 @@ impl Interpreter {
         Arc::clone(&self.shared.loop_replaced)
     }
 
+    /// Threads for plain handlers that there are now.
+    pub fn handler_threads(&self) -> usize {
+        self.shared.pool.threads()
+    }
+
     /// Sends a request to a plugin. Never waits for Python; the answer comes through the receiver.
     pub fn call(
         &self,

@@ -24,7 +24,7 @@ mod streams;
 mod sysinfo;
 mod websocket;
 
-pub use call::CallGuard;
+pub use call::{CallGuard, CallWatch};
 pub use cpython::{check_venv, version};
 pub use embedded::write_plugincore;
 pub use error::PythonError;
