@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
 use crate::shutdown::{SignalEvents, StopRequests};
-use crate::web::{AccessLog, BoundListener, Server, Site, TlsAcceptor, bind_listeners};
+use crate::web::{AccessLog, BoundListener, Leaving, Server, Site, TlsAcceptor, bind_listeners};
 use crate::{logging, shutdown};
 
 /// How long terminating all plugins may take at a stop, tasks included.
@@ -73,6 +73,7 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         requests: AtomicU64::new(0),
         started: Instant::now(),
         is_draining: AtomicBool::new(false),
+        connections: Arc::default(),
         tls: ArcSwapOption::new(tls.map(Arc::new)),
     });
     runtime.spawn(tidy_up_after_load(Arc::clone(&site)));
@@ -242,7 +243,7 @@ impl Conductor {
         let deadline = tokio::time::Instant::now() + limit;
         let orderly = async {
             if let Some(server) = server
-                && !server.drain(limit).await
+                && !server.drain(limit, Leaving::LastOne).await
             {
                 log::warn!("some connections were still busy after {limit:?}");
             }

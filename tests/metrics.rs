@@ -142,6 +142,25 @@ fn counters_outlive_reloads_and_reloads_are_counted() {
 }
 
 #[test]
+fn connections_are_counted_and_those_that_find_no_place_too() {
+    let server = TestServer::build().plugin("counted.py", COUNTED).ini("[limits]\nconnections_per_client=2\n").start();
+    // The place of a scrape before may not be free yet: then there is no answer but a refusal.
+    let scrape_if_let_in = |series: &str| {
+        let reply =
+            common::send(server.address(), "GET", "/metrics", &[], b"").ok().filter(|reply| reply.status == 200);
+        reply.and_then(|reply| value(&reply.text(), series))
+    };
+    let held = connect(server.address()).unwrap();
+    eventually(|| scrape_if_let_in("pserve_worker_open_connections{worker=\"1\"}") == Some(2.0));
+    let second = connect(server.address()).unwrap();
+    eventually(|| common::send(server.address(), "GET", "/answers", &[], b"").is_ok_and(|reply| reply.status == 429));
+    drop((held, second));
+    eventually(|| scrape_if_let_in("pserve_connections_dropped_total{reason=\"client_full\"}") >= Some(1.0));
+    eventually(|| scrape_if_let_in("pserve_connections_accepted_total") >= Some(4.0));
+    eventually(|| scrape_if_let_in("pserve_connections_dropped_total{reason=\"full\"}") == Some(0.0));
+}
+
+#[test]
 fn scrapes_stay_out_of_the_access_log() {
     let server = TestServer::build().plugin("counted.py", COUNTED).ini("[server]\naccess_log=access.log\n").start();
     server.get("/metrics");

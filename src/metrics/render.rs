@@ -123,9 +123,12 @@ fn each_plugin(
 fn connections(text: &mut Text, total: &Snapshot) {
     let help = "All answers to clients, those that no plugin gave included, by status code.";
     codes(text, ("pserve_http_responses_total", help), &total.responses);
-    let help = "Connections that were not served, by reason.";
-    let mut family = text.family("pserve_connections_refused_total", Kind::Counter, help);
-    for (reason, count) in &total.worker.refused_connections {
+    let help = "Connections that clients have made.";
+    let mut family = text.family("pserve_connections_accepted_total", Kind::Counter, help);
+    family.sample(&[], total.worker.accepted_connections);
+    let help = "Connections that were refused, or ended before their time, by reason.";
+    let mut family = text.family("pserve_connections_dropped_total", Kind::Counter, help);
+    for (reason, count) in &total.worker.dropped_connections {
         family.sample(&[("reason", reason)], count);
     }
 }

@@ -32,8 +32,10 @@ pub struct WorkerGauges {
     /// How long the last look had to wait for the interpreter.
     pub gil_wait_seconds: Option<f64>,
     pub open_connections: Option<u64>,
-    /// Connections that were not served, by reason: a few fixed words. The one counter here.
-    pub refused_connections: BTreeMap<String, u64>,
+    /// Connections since the worker's start. This and the next are counters.
+    pub accepted_connections: u64,
+    /// Connections that were refused or ended before their time, by reason: a few fixed words.
+    pub dropped_connections: BTreeMap<String, u64>,
     /// Threads for plain handlers, idle ones included.
     pub handler_threads: Option<u64>,
     /// Threads that are lost to handlers which were given up.
@@ -62,8 +64,9 @@ impl Snapshot {
         for (code, count) in &other.responses {
             *self.responses.entry(*code).or_default() += count;
         }
-        for (reason, count) in &other.worker.refused_connections {
-            *self.worker.refused_connections.entry(reason.clone()).or_default() += count;
+        self.worker.accepted_connections += other.worker.accepted_connections;
+        for (reason, count) in &other.worker.dropped_connections {
+            *self.worker.dropped_connections.entry(reason.clone()).or_default() += count;
         }
     }
 }
@@ -85,8 +88,8 @@ mod tests {
         plugin.begins();
         plugin.loaded(true);
         metrics.answered(200);
-        let refused_connections = [("too_many".to_owned(), 3)].into();
-        metrics.snapshot(WorkerGauges { resident_bytes: Some(5), refused_connections, ..WorkerGauges::default() })
+        let dropped_connections = [("too_many".to_owned(), 3)].into();
+        metrics.snapshot(WorkerGauges { resident_bytes: Some(5), dropped_connections, ..WorkerGauges::default() })
     }
 
     #[test]
@@ -98,7 +101,7 @@ mod tests {
         assert_eq!((&plugin.codes, plugin.errors, plugin.reloads_done), (&[(200, 2)].into(), 2, 2));
         assert_eq!((plugin.times.count(), plugin.waiting, plugin.in_flight), (2, 0, 0));
         assert_eq!(ended.responses, [(200, 2)].into());
-        assert_eq!(ended.worker.refused_connections["too_many"], 6);
+        assert_eq!(ended.worker.dropped_connections["too_many"], 6);
         assert_eq!(ended.worker.resident_bytes, None);
     }
 

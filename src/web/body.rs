@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
 
+use super::activity::InFlight;
 use crate::exchange::ReplyBody;
 use crate::pipe::PipeReader;
 
@@ -66,6 +67,65 @@ where
             Self::Whole(body) => body.size_hint(),
             Self::Flowing(body) => body.remaining.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
+    }
+}
+
+/// The largest piece that a connection is given at a time. What hyper cannot send at once it may copy, and with TLS it
+/// does: a client that does not read must not make a copy of the whole answer.
+const PIECE_BYTES: usize = 128 << 10;
+
+/// An answer's body on its way to the connection, in pieces of bounded size.
+pub struct Handed<B> {
+    body: Outgoing<B>,
+    /// The rest of a frame that was too large.
+    rest: Bytes,
+    in_flight: InFlight,
+}
+
+impl<B> Handed<B> {
+    pub fn new(body: Outgoing<B>, in_flight: InFlight) -> Self {
+        Self { body, rest: Bytes::new(), in_flight }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Handed<B>
+where
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.get_mut();
+        this.in_flight.asked();
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.body).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(bytes))) => this.rest = bytes,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(problem)) => return Poll::Ready(Some(Err(problem))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
+        this.in_flight.handed();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 

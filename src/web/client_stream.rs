@@ -1,11 +1,16 @@
-//! A client's connection as hyper sees it: what comes in passes `request_line`, what goes out passes `refusal`.
+//! A client's connection as hyper sees it: what comes in passes `request_line`, what goes out passes `refusal`, and the
+//! connection's clock hears of both. The last words of a connection that hyper knows nothing of are said here.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::activity::Activity;
+use super::farewell::{LastWords, refusal};
 use super::refusal::Refusals;
 use super::request_line::{HeadOnly, ReadableTargets};
 
@@ -14,29 +19,67 @@ pub struct ClientStream<S> {
     inner: S,
     targets: ReadableTargets,
     refusals: Refusals,
+    activity: Arc<Activity>,
+    last_words: Option<LastWords>,
 }
 
 impl<S> ClientStream<S> {
-    pub fn new(inner: S, head_only: HeadOnly) -> Self {
-        Self { inner, targets: ReadableTargets::new(head_only), refusals: Refusals::default() }
+    pub fn new(inner: S, head_only: HeadOnly, activity: Arc<Activity>) -> Self {
+        Self {
+            inner,
+            targets: ReadableTargets::new(head_only),
+            refusals: Refusals::default(),
+            activity,
+            last_words: None,
+        }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
+/// Tells the clock what comes in.
+struct Heard<'a, S>(&'a mut S, &'a Activity);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *self.0).poll_read(context, buffer))?;
+        let fresh = &buffer.filled()[before..];
+        if !fresh.is_empty() {
+            self.1.received(fresh);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.targets.poll_read(&mut this.inner, context, buffer)
+        if this.activity.is_head_refused() {
+            let words = this.last_words.get_or_insert_with(|| {
+                LastWords::new(refusal(StatusCode::REQUEST_TIMEOUT, "the request's head took too long", None))
+            });
+            ready!(words.poll(&mut this.inner, context));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long")));
+        }
+        this.targets.poll_read(&mut Heard(&mut this.inner, &this.activity), context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.refusals.poll_write(&mut this.inner, context, bytes)
+        let written = this.refusals.poll_write(&mut this.inner, context, bytes);
+        if this.refusals.has_refused() {
+            this.activity.linger_at_end();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -48,7 +91,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.refusals.poll_rest(&mut this.inner, context))?;
-        Pin::new(&mut this.inner).poll_shutdown(context)
+        if !this.activity.must_linger() {
+            return Pin::new(&mut this.inner).poll_shutdown(context);
+        }
+        let words = this.last_words.get_or_insert_with(|| {
+            this.activity.closes();
+            LastWords::new(Vec::new())
+        });
+        words.poll(&mut this.inner, context).map(Ok)
     }
 
     fn poll_write_vectored(

@@ -41,9 +41,24 @@ async fn gather(site: &Site) -> Gathered {
 /// What this process has counted, and how it is.
 pub fn snapshot(site: &Site) -> Snapshot {
     let registry = site.plugins.registry();
+    let counts = &site.connections.counts;
+    let dropped = [
+        ("full", &counts.refused_full),
+        ("client_full", &counts.refused_client),
+        ("evicted", &counts.evicted),
+        ("slow_head", &counts.slow_heads),
+        ("slow_body", &counts.slow_bodies),
+        ("slow_reader", &counts.cut_off),
+    ];
     site.metrics.snapshot(WorkerGauges {
         resident_bytes: metrics::resident_bytes(),
         open_descriptors: metrics::open_descriptors(),
+        open_connections: Some(counts.open.load(Ordering::Relaxed) as u64),
+        accepted_connections: counts.accepted.load(Ordering::Relaxed),
+        dropped_connections: dropped
+            .map(|(reason, count)| (reason.to_owned(), count.load(Ordering::Relaxed)))
+            .into_iter()
+            .collect(),
         handler_threads: Some(site.plugins.handler_threads() as u64),
         requests: site.requests.load(Ordering::Relaxed),
         plugins_loaded: registry.ids().len() as u64,

@@ -1,14 +1,20 @@
 //! The only room that names warp and hyper. `routes` is the whole URL space on one screen.
 
+mod accept;
 mod access_log;
+mod activity;
 mod auth;
 mod body;
+mod body_pace;
 mod client;
 mod client_stream;
 mod compression;
+mod connection;
+mod connections;
 mod control_routes;
 mod cors;
 mod documents;
+mod farewell;
 mod fields;
 mod listener;
 mod metrics_route;
@@ -19,6 +25,7 @@ mod reply;
 mod request_body;
 mod request_line;
 mod server;
+mod socket;
 mod tls;
 mod upgrade;
 
@@ -36,7 +43,9 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 pub use access_log::AccessLog;
+pub use activity::Leaving;
 use client::Connection;
+pub use connections::{Connections, Counts};
 pub use listener::{BoundListener, bind_listeners, socket_objection};
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
@@ -60,6 +69,8 @@ pub struct Site {
     pub started: Instant,
     /// Set when a stop has been asked for.
     pub is_draining: AtomicBool,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
     /// Set when the server speaks HTTPS.
     pub tls: ArcSwapOption<TlsAcceptor>,
 }

@@ -7,6 +7,7 @@ use futures_util::Stream;
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
+use super::body_pace::TOO_SLOW;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path, url_encoded};
@@ -16,7 +17,7 @@ use super::request_body::{self, ReceivedBody};
 use super::{Site, auth, documents};
 use crate::config::KeyRule;
 use crate::config::settings::BodyMode;
-use crate::exchange::PluginRequest;
+use crate::exchange::{CallError, PluginRequest};
 use crate::metrics::PluginMetrics;
 
 /// Methods that every plugin takes; HEAD is GET without the body.
@@ -55,7 +56,7 @@ pub async fn answer<B: Buf>(
     head: Head,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
-    let limit = site.config.get().settings.limits.max_body_bytes;
+    let limits = &site.config.get().settings.limits;
     match find_target(site, &head.raw_path)? {
         Target::Document { rest } => document(site, &head, rest.as_deref()).await,
         Target::Probe(probe) => probes::answer(site, probe, &head.method).await,
@@ -68,7 +69,7 @@ pub async fn answer<B: Buf>(
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
             }
-            let body = request_body::receive(&head.headers, body, limit, BodyMode::Read).await?;
+            let body = request_body::receive(&head.headers, body, limits, BodyMode::Read).await?;
             let request = plugin_request(site, head, None, body).await;
             let global = site.config.get().settings.global_key.clone();
             let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
@@ -83,9 +84,14 @@ pub async fn answer<B: Buf>(
                 if let Some(reply) = check_method(&head.method, &own_methods)? {
                     return Ok(reply);
                 }
-                let body = request_body::receive(&head.headers, body, limit, body_mode).await?;
+                let body = request_body::receive(&head.headers, body, limits, body_mode).await?;
                 let request = plugin_request(site, head, subpath, body).await;
-                let answer = call_plugin(site, &id, request).await;
+                let answer = match call_plugin(site, &id, request).await {
+                    Err(ApiError::Call(CallError::UnreadableBody(reason))) if reason.contains(TOO_SLOW) => {
+                        Err(ApiError::BodyTooSlow)
+                    }
+                    answer => answer,
+                };
                 let server = &site.config.get().settings.server;
                 if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
             };

@@ -18,9 +18,15 @@ pub struct Refusals {
     /// A refusal on its way out, and how much of it has gone.
     refusal: Vec<u8>,
     sent: usize,
+    has_refused: bool,
 }
 
 impl Refusals {
+    /// Whether a refusal was among what went out: the request has then not been read to its end.
+    pub fn has_refused(&self) -> bool {
+        self.has_refused
+    }
+
     /// Sends what is left of a refusal: it goes out before anything else does.
     pub fn poll_rest<S: AsyncWrite + Unpin>(
         &mut self,
@@ -51,6 +57,7 @@ impl Refusals {
             return Pin::new(stream).poll_write(context, bytes);
         };
         self.refusal = refusal;
+        self.has_refused = true;
         // Taken over whole: what does not go out now goes with the next write or flush.
         if let Poll::Ready(Err(problem)) = self.poll_rest(stream, context) {
             return Poll::Ready(Err(problem));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use warp::reply::{Reply, Response};
 
 use super::body::SetAside;
+use super::body_pace::TOO_SLOW;
 use crate::exchange::{CallError, JSON, PluginReply, Raised, ReplyBody};
 use crate::plugins::ControlError;
 use crate::python::PythonError;
@@ -19,6 +20,8 @@ pub enum ApiError {
     MethodNotAllowed { method: String, allow: String },
     #[error("the body is larger than {limit_bytes} bytes")]
     BodyTooLarge { limit_bytes: usize },
+    #[error("{TOO_SLOW}")]
+    BodyTooSlow,
     #[error("{0}")]
     BadRequest(String),
     #[error("unauthorized")]
@@ -99,6 +102,10 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::METHOD_NOT_ALLOWED, named(&error))
         }
         ApiError::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, named(&error)),
+        ApiError::BodyTooSlow => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            (StatusCode::REQUEST_TIMEOUT, named(&error))
+        }
         ApiError::BadRequest(_) | ApiError::Call(CallError::UnreadableBody(_)) => {
             (StatusCode::BAD_REQUEST, named(&error))
         }

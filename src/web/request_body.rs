@@ -12,9 +12,10 @@ use http::{HeaderMap, header};
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::body_pace::{HandedOn, Paced};
 use super::fields::may_be_fields;
 use super::reply::ApiError;
-use crate::config::settings::BodyMode;
+use crate::config::settings::{BodyMode, Limits};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 
 /// How much of a body that nobody wants is still read, so that the client gets to see the answer.
@@ -28,21 +29,35 @@ pub enum ReceivedBody {
     Streamed(PipeReader),
 }
 
-/// Receives a body. Errs when it is too large to be read whole and must be, or cannot be read at all.
+/// Receives a body. Errs when it is too large to be read whole and must be, comes too slowly, or cannot be read at all.
 pub async fn receive<B: Buf>(
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    limit_bytes: usize,
+    limits: &Limits,
     mode: BodyMode,
 ) -> Result<ReceivedBody, ApiError> {
+    let handed_on = HandedOn::default();
     let bytes = body.map(|chunk| match chunk {
         Ok(mut chunk) => Ok(chunk.copy_to_bytes(chunk.remaining())),
         Err(problem) => Err(io::Error::other(problem)),
     });
-    match Encoding::of(headers) {
-        None => take_in(headers, Box::pin(bytes), limit_bytes, mode).await,
-        Some(encoding) => take_in(headers, decoded(bytes, encoding), limit_bytes, mode).await,
-    }
+    let bytes = Paced::new(Box::pin(bytes), limits.body_timeout, handed_on.clone());
+    let limit_bytes = limits.max_body_bytes;
+    let received = match Encoding::of(headers) {
+        None => take_in(headers, Box::pin(bytes), limit_bytes, mode, &handed_on).await,
+        Some(encoding) => take_in(headers, decoded(bytes, encoding), limit_bytes, mode, &handed_on).await,
+    };
+    received.map_err(|problem| match problem {
+        Unreadable::TooLarge => ApiError::BodyTooLarge { limit_bytes },
+        Unreadable::Broken(problem) if problem.kind() == io::ErrorKind::TimedOut => ApiError::BodyTooSlow,
+        Unreadable::Broken(problem) => ApiError::BadRequest(format!("the body cannot be read: {problem}")),
+    })
+}
+
+/// Why a body was not received.
+enum Unreadable {
+    TooLarge,
+    Broken(io::Error),
 }
 
 async fn take_in<S>(
@@ -50,64 +65,70 @@ async fn take_in<S>(
     mut body: Pin<Box<S>>,
     limit_bytes: usize,
     mode: BodyMode,
-) -> Result<ReceivedBody, ApiError>
+    handed_on: &HandedOn,
+) -> Result<ReceivedBody, Unreadable>
 where
     S: Stream<Item = io::Result<Bytes>> + Send + ?Sized + 'static,
 {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let is_announced_too_large = announced.is_some_and(|length| length > limit_bytes as u64);
     if mode == BodyMode::Stream && !may_be_fields(headers) {
-        return stream_at_once(headers, body).await;
+        return stream_at_once(headers, body, handed_on).await;
     }
     if mode != BodyMode::Read && is_announced_too_large {
-        return Ok(ReceivedBody::Streamed(stream_from(Bytes::new(), body)));
+        return Ok(ReceivedBody::Streamed(stream_from(Bytes::new(), body, handed_on)));
     }
     if is_announced_too_large {
         // A client that waits for a 100 has sent nothing yet, and shall not.
         if !headers.contains_key(header::EXPECT) {
             discard(&mut body).await;
         }
-        return Err(ApiError::BodyTooLarge { limit_bytes });
+        return Err(Unreadable::TooLarge);
     }
     let mut read = BytesMut::new();
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|problem| ApiError::BadRequest(format!("the body cannot be read: {problem}")))?;
+        let chunk = chunk.map_err(Unreadable::Broken)?;
         if read.len() + chunk.len() <= limit_bytes {
             read.extend_from_slice(&chunk);
             continue;
         }
         if mode != BodyMode::Read {
             read.extend_from_slice(&chunk);
-            return Ok(ReceivedBody::Streamed(stream_from(read.freeze(), body)));
+            return Ok(ReceivedBody::Streamed(stream_from(read.freeze(), body, handed_on)));
         }
         discard(&mut body).await;
-        return Err(ApiError::BodyTooLarge { limit_bytes });
+        return Err(Unreadable::TooLarge);
     }
     Ok(ReceivedBody::Whole(read.freeze()))
 }
 
 /// Hands a body over from its first byte. One that the head does not announce may not be there at all.
-async fn stream_at_once<S>(headers: &HeaderMap, mut body: Pin<Box<S>>) -> Result<ReceivedBody, ApiError>
+async fn stream_at_once<S>(
+    headers: &HeaderMap,
+    mut body: Pin<Box<S>>,
+    handed_on: &HandedOn,
+) -> Result<ReceivedBody, Unreadable>
 where
     S: Stream<Item = io::Result<Bytes>> + Send + ?Sized + 'static,
 {
     let is_announced = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     if is_announced {
-        return Ok(ReceivedBody::Streamed(stream_from(Bytes::new(), body)));
+        return Ok(ReceivedBody::Streamed(stream_from(Bytes::new(), body, handed_on)));
     }
     match body.next().await {
         None => Ok(ReceivedBody::Whole(Bytes::new())),
-        Some(Ok(first)) => Ok(ReceivedBody::Streamed(stream_from(first, body))),
-        Some(Err(problem)) => Err(ApiError::BadRequest(format!("the body cannot be read: {problem}"))),
+        Some(Ok(first)) => Ok(ReceivedBody::Streamed(stream_from(first, body, handed_on))),
+        Some(Err(problem)) => Err(Unreadable::Broken(problem)),
     }
 }
 
 /// Reads on, in a task of its own, as fast as the plugin does.
-fn stream_from<S>(first: Bytes, body: Pin<Box<S>>) -> PipeReader
+fn stream_from<S>(first: Bytes, body: Pin<Box<S>>, handed_on: &HandedOn) -> PipeReader
 where
     S: Stream<Item = io::Result<Bytes>> + Send + ?Sized + 'static,
 {
+    handed_on.set();
     let (writer, reader) = pipe();
     writer.push(first);
     tokio::spawn(fill(writer, body));

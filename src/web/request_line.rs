@@ -157,7 +157,9 @@ fn is_refused(byte: u8) -> bool {
 mod tests {
     use tokio::io::AsyncReadExt;
 
+    use super::super::activity::Activity;
     use super::super::client_stream::ClientStream;
+    use super::super::connections::tests::limits;
     use super::*;
 
     #[test]
@@ -185,7 +187,8 @@ mod tests {
     async fn a_line_that_comes_in_pieces_is_put_together() {
         let pieces: Vec<&[u8]> = vec![b"GE", b"T /\"x HTTP", b"/1.1\r\nA: \"", b"b\"\r\n\r\n"];
         let (mut client, server) = tokio::io::duplex(64);
-        let mut stream = ClientStream::new(server, HeadOnly::default());
+        let activity = Arc::new(Activity::new(&limits(), Arc::default()));
+        let mut stream = ClientStream::new(server, HeadOnly::default(), activity);
         let read = tokio::spawn(async move {
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.expect("readable");

@@ -1,7 +1,6 @@
-//! The accept loops on the listeners, one connection, and the drain at the end.
+//! The accept loops on the listeners, one request, and the drain at the end.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,49 +8,36 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::{Body as _, Incoming};
-use hyper::service::service_fn;
+use http_body::Body as _;
+use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower_service::Service;
 
+use super::accept::{StopAccepting, accept};
 use super::access_log::{Access, AccessLog};
-use super::body::{BoxError, FlowingBody, Outgoing, SetAside};
+use super::activity::{Activity, InFlight, Leaving};
+use super::body::{BoxError, FlowingBody, Handed, Outgoing, SetAside};
 use super::client::{Connection, client};
-use super::client_stream::ClientStream;
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
-use super::listener::{Accepted, BoundListener, Listener, bind_listeners, set_mode};
+use super::listener::{BoundListener, bind_listeners, set_mode};
 use super::probes::Unlogged;
-use super::request_line::HeadOnly;
 use super::upgrade::carry;
-use super::{Site, TlsAcceptor, cors, reply, routes};
+use super::{Site, cors, reply};
 use crate::config::Settings;
 use crate::config::settings::ListenAddress;
-use crate::exchange::{JSON, ReplyBody};
+use crate::exchange::ReplyBody;
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
-
-/// What a connection through a Unix socket counts as: one from this machine.
-const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// How long the accept loop waits when no connection can be accepted for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The running server: one accept loop for each listener.
 #[derive(Debug)]
 pub struct Server {
     site: Arc<Site>,
     loops: Vec<AcceptLoop>,
-    graceful: Arc<GracefulShutdown>,
 }
 
 #[derive(Debug)]
@@ -59,14 +45,14 @@ struct AcceptLoop {
     /// As configured: the port may be 0.
     configured: ListenAddress,
     actual: ListenAddress,
-    stop: Arc<Notify>,
+    stop: Arc<StopAccepting>,
     task: JoinHandle<()>,
 }
 
 impl Server {
     /// Starts to accept on listeners that were bound for these addresses.
     pub fn start(site: Arc<Site>, addresses: &[ListenAddress], listeners: Vec<BoundListener>) -> anyhow::Result<Self> {
-        let mut server = Self { site, loops: Vec::new(), graceful: Arc::new(GracefulShutdown::new()) };
+        let mut server = Self { site, loops: Vec::new() };
         for (address, listener) in addresses.iter().zip(listeners) {
             server.accept_on(address.clone(), listener)?;
         }
@@ -96,7 +82,7 @@ impl Server {
         self.loops.retain(|accepting| {
             let stays = old.iter().any(|address| address.is_same_place(&accepting.configured));
             if !stays {
-                accepting.stop.notify_one();
+                accepting.stop.ask(Leaving::LastOne);
             }
             stays
         });
@@ -109,157 +95,38 @@ impl Server {
     fn accept_on(&mut self, configured: ListenAddress, listener: BoundListener) -> anyhow::Result<()> {
         let listener = listener.watch().context("a listener cannot be watched")?;
         let actual = listener.address(&configured).context("a listener has no address")?;
-        let (site, graceful) = (Arc::clone(&self.site), Arc::clone(&self.graceful));
-        let stop = Arc::new(Notify::new());
-        let task = tokio::spawn(accept(listener, site, graceful, Arc::clone(&stop)));
+        let stop = Arc::new(StopAccepting::default());
+        let task = tokio::spawn(accept(listener, Arc::clone(&self.site), Arc::clone(&stop)));
         self.loops.push(AcceptLoop { configured, actual, stop, task });
         Ok(())
     }
 
-    /// Stops accepting, lets idle connections go, and waits for the others, no longer than the limit.
-    /// False when some were still busy then.
-    pub async fn drain(self, limit: Duration) -> bool {
+    /// Stops accepting, lets idle connections go, and waits for the others, no longer than the limit. Every answer from
+    /// now on is the last of its connection. False when some were still busy then.
+    pub async fn drain(self, limit: Duration, leaving: Leaving) -> bool {
+        self.site.is_draining.store(true, Ordering::Relaxed);
+        self.site.connections.retire(leaving);
         for accepting in &self.loops {
-            accepting.stop.notify_one();
+            accepting.stop.ask(leaving);
         }
-        for accepting in self.loops {
-            // Awaited, so that the loop's share of `graceful` is gone.
-            let _ = accepting.task.await;
-        }
-        let Some(graceful) = Arc::into_inner(self.graceful) else {
-            return false;
+        let all_left = async {
+            for accepting in self.loops {
+                let _ = accepting.task.await;
+            }
+            self.site.connections.all_left().await;
         };
-        tokio::time::timeout(limit, graceful.shutdown()).await.is_ok()
+        tokio::time::timeout(limit, all_left).await.is_ok()
     }
 }
 
-async fn accept(listener: Listener, site: Arc<Site>, graceful: Arc<GracefulShutdown>, stop: Arc<Notify>) {
-    let mut is_stopping = false;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            () = stop.notified(), if !is_stopping => {
-                is_stopping = true;
-                continue;
-            }
-            // Asked to stop, and nobody waits to be accepted: closing now resets no connection.
-            () = std::future::ready(()), if is_stopping => return,
-        };
-        match accepted {
-            Ok(Accepted::Tcp(stream, peer)) => {
-                tokio::spawn(serve(stream, peer, Arc::clone(&site), graceful.watcher()));
-            }
-            Ok(Accepted::Unix(stream)) => {
-                // TLS, if any, ends at the proxy on the other side.
-                tokio::spawn(serve_stream(
-                    stream,
-                    (UNIX_PEER, UNIX_PEER),
-                    false,
-                    Arc::clone(&site),
-                    graceful.watcher(),
-                ));
-            }
-            Err(problem) if is_of_one_connection(&problem) => {}
-            Err(_) if is_stopping => return,
-            Err(problem) => {
-                log::error!("cannot accept connections for the moment: {problem}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// A client that left before it was accepted is no trouble of the listener's.
-fn is_of_one_connection(problem: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(problem.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-async fn serve(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, watcher: Watcher) {
-    let Ok(local) = stream.local_addr() else {
-        return;
-    };
-    let _ = stream.set_nodelay(true);
-    let Some(acceptor) = site.tls.load_full() else {
-        return serve_stream(stream, (peer, local), false, site, watcher).await;
-    };
-    let limit = site.config.get().settings.limits.handshake_timeout;
-    match tokio::time::timeout(limit, handshake(stream, &acceptor)).await {
-        Ok(Ok(Some(stream))) => serve_stream(stream, (peer, local), true, site, watcher).await,
-        Ok(Ok(None)) => log::debug!("connection from {peer}: plain HTTP on the port for HTTPS"),
-        Ok(Err(problem)) => log::debug!("connection from {peer}: no TLS handshake: {problem}"),
-        Err(_) => log::debug!("connection from {peer}: no TLS handshake within {limit:?}"),
-    }
-}
-
-/// Makes a TLS connection. `None` for a client that does not speak TLS at all: it has been told so.
-async fn handshake(
-    mut stream: TcpStream,
-    acceptor: &TlsAcceptor,
-) -> anyhow::Result<Option<tokio_native_tls::TlsStream<TcpStream>>> {
-    let mut first = [0];
-    // RFC 8446, 5.1: a handshake begins with a record of type 22.
-    if stream.peek(&mut first).await? == 1 && first != [22] {
-        let body = json!({"error": "this port speaks HTTPS; use https:// in the address"}).to_string();
-        let head = format!(
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\nserver: {SERVER_NAME}\r\nconnection: close\r\n\r\n",
-            body.len()
-        );
-        // What has been sent is read first: closing with something unread would reset the connection.
-        let mut unread = [0; 8192];
-        let _ = stream.try_read(&mut unread);
-        stream.write_all(format!("{head}{body}").as_bytes()).await?;
-        stream.shutdown().await?;
-        return Ok(None);
-    }
-    Ok(Some(acceptor.0.accept(stream).await?))
-}
-
-async fn serve_stream<S>(
-    stream: S,
-    (peer, local): (SocketAddr, SocketAddr),
-    is_tls: bool,
-    site: Arc<Site>,
-    watcher: Watcher,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = site.config.get().settings.limits.clone();
-    let filter = warp::service(routes(Arc::clone(&site)));
-    let head_only = HeadOnly::default();
-    let of_service = head_only.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        // What follows a connection that is taken over is no request line.
-        let has_body = !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE);
-        if !has_body && request.version() != Version::HTTP_2 {
-            of_service.set();
-        }
-        let connection = Connection { peer, local, is_tls, version: request.version() };
-        answer(Arc::clone(&site), filter.clone(), request, connection)
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle_timeout)
-        .max_buf_size(limits.max_header_bytes)
-        .keep_alive(true);
-    let header_list = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(header_list);
-    let io = TokioIo::new(ClientStream::new(stream, head_only));
-    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
-    if let Err(problem) = watcher.watch(connection).await {
-        log::debug!("connection from {peer}: {problem}");
-    }
-}
-
-async fn answer<S, B>(
+/// Answers one request, from its head to the head of the answer.
+pub async fn answer<S, B>(
     site: Arc<Site>,
     mut filter: S,
     mut request: Request<Incoming>,
     connection: Connection,
-) -> Result<Response<Outgoing<B>>, Infallible>
+    mut in_flight: InFlight,
+) -> Result<Response<Handed<B>>, Infallible>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = Bytes> + From<Bytes> + Default + Unpin + Send + 'static,
@@ -281,7 +148,7 @@ where
         _ => filter.call(request).await?,
     };
     site.metrics.answered(response.status().as_u16());
-    let mut response = with_own_body(response, upgrade);
+    let mut response = with_own_body(response, upgrade, in_flight.activity());
     if let Some(verdict) = &verdict {
         cors::add_headers(&mut response, verdict);
     }
@@ -290,6 +157,15 @@ where
     }
     if is_head {
         leave_body_out(&mut response);
+    }
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {}
+        // What is left of the body comes too late for anybody.
+        StatusCode::REQUEST_TIMEOUT if is_last(&response) => in_flight.activity().linger_at_end(),
+        _ if site.connections.is_retiring() => {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
     }
     if connection.version == Version::HTTP_10 && must_close(&response) {
         // hyper would add `keep-alive` to a reply of version 1.1, whatever it says itself.
@@ -302,7 +178,13 @@ where
     {
         logged.log(&mut response);
     }
-    Ok(response)
+    in_flight.answered();
+    Ok(response.map(|body| Handed::new(body, in_flight)))
+}
+
+/// Whether a response says that it is the last of its connection.
+fn is_last<B>(response: &Response<B>) -> bool {
+    response.headers().get(header::CONNECTION).is_some_and(|value| value == "close")
 }
 
 /// Whether an HTTP/1.0 connection ends with this response: it was asked to, or only its end tells where the body ends.
@@ -313,12 +195,15 @@ where
 {
     let is_unknown = response.body().size_hint().exact().is_none();
     let has_length = response.headers().contains_key(header::CONTENT_LENGTH);
-    let is_asked = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
-    is_asked || (is_unknown && !has_length)
+    is_last(response) || (is_unknown && !has_length)
 }
 
 /// Gives a response the body that a handler writes, or the connection to a handler that has taken it over.
-fn with_own_body<B: Default>(mut response: Response<B>, upgrade: Option<OnUpgrade>) -> Response<Outgoing<B>> {
+fn with_own_body<B: Default>(
+    mut response: Response<B>,
+    upgrade: Option<OnUpgrade>,
+    activity: &Arc<Activity>,
+) -> Response<Outgoing<B>> {
     let own = SetAside::take_from(&mut response);
     let (parts, body) = response.into_parts();
     let body = match own {
@@ -326,7 +211,8 @@ fn with_own_body<B: Default>(mut response: Response<B>, upgrade: Option<OnUpgrad
         Some(ReplyBody::Streamed { bytes, length }) => Outgoing::Flowing(FlowingBody::of_handler(bytes, length)),
         Some(ReplyBody::Upgraded { received, sent }) => {
             if let Some(upgrade) = upgrade {
-                tokio::spawn(carry(upgrade, received, sent));
+                activity.take_over();
+                tokio::spawn(carry(upgrade, received, sent, Arc::clone(activity)));
             }
             Outgoing::Whole(body)
         }

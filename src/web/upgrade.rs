@@ -1,10 +1,13 @@
 //! A connection that a handler has taken over (RFC 9110, 7.8): bytes both ways, framed by Python.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
+use super::activity::Activity;
 use crate::pipe::{PipeReader, PipeWriter};
 
 const READ_BYTES: usize = 16 << 10;
@@ -12,7 +15,7 @@ const READ_BYTES: usize = 16 << 10;
 type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
 
 /// Carries bytes between the client and the handler until both have ended.
-pub async fn carry(upgrade: OnUpgrade, received: PipeWriter, sent: PipeReader) {
+pub async fn carry(upgrade: OnUpgrade, received: PipeWriter, sent: PipeReader, activity: Arc<Activity>) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => TokioIo::new(upgraded),
         Err(problem) => {
@@ -22,7 +25,7 @@ pub async fn carry(upgrade: OnUpgrade, received: PipeWriter, sent: PipeReader) {
     };
     let (from_client, to_client) = tokio::io::split(upgraded);
     let receiving = tokio::spawn(receive(from_client, received));
-    send(to_client, sent).await;
+    send(to_client, sent, &activity).await;
     // The handler has ended: what the client still says interests nobody.
     receiving.abort();
 }
@@ -41,12 +44,15 @@ async fn receive(mut from_client: ReadHalf<Upgraded>, received: PipeWriter) {
     }
 }
 
-async fn send(mut to_client: WriteHalf<Upgraded>, sent: PipeReader) {
+async fn send(mut to_client: WriteHalf<Upgraded>, sent: PipeReader, activity: &Activity) {
     while let Some(Ok(bytes)) = sent.next().await {
         let written = tokio::select! {
+            biased;
             written = async { to_client.write_all(&bytes).await.is_ok() && to_client.flush().await.is_ok() } => written,
             // The handler has given up on a client that does not read.
             () = sent.broken() => false,
+            // So does the server.
+            _ = activity.run_out() => false,
         };
         if !written {
             return;
