@@ -7,6 +7,7 @@
 //! * [`config`]: from INI text to what the program means.
 //! * [`logging`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
 //! * [`flight`]: what a worker was doing, readable after its death.
+//! * [`metrics`]: what is counted, and the text of `/metrics`.
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`check`]: `pserve check`, the doctor.
@@ -22,6 +23,7 @@ pub mod exchange;
 pub mod exit_status;
 pub mod flight;
 pub mod logging;
+pub mod metrics;
 pub mod pipe;
 pub mod plugins;
 pub mod python;

@@ -13,6 +13,7 @@ use crate::cli::Cli;
 use crate::config::live::LiveConfig;
 use crate::config::settings::{ListenAddress, Scheduling};
 use crate::config::{Config, Settings};
+use crate::metrics::Metrics;
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
 use crate::shutdown::{SignalEvents, StopRequests};
@@ -62,10 +63,12 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the I/O threads")?;
-    let plugins = Arc::new(Plugins::new(interpreter.clone(), Arc::clone(&config)));
+    let metrics = Arc::new(Metrics::default());
+    let plugins = Arc::new(Plugins::new(interpreter.clone(), Arc::clone(&config), Arc::clone(&metrics)));
     let site = Arc::new(Site {
         config,
         plugins,
+        metrics,
         access_log: ArcSwapOption::new(access_log.map(Arc::new)),
         requests: AtomicU64::new(0),
         started: Instant::now(),

@@ -186,7 +186,7 @@ pub fn run(cli: &Cli, arguments: &CheckArguments, config: Config) -> anyhow::Res
     let config = Arc::new(LiveConfig::new(config));
     let interpreter = Interpreter::start(&worker::interpreter_options(cli, &config, &settings))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let plugins = Arc::new(Plugins::new(interpreter.clone(), config));
+    let plugins = Arc::new(Plugins::new(interpreter.clone(), config, Arc::default()));
     let (files, is_only_read) = (arguments.child_files.clone(), arguments.no_run);
     let on_tokio = interpreter.clone();
     runtime.spawn(async move {

@@ -4,19 +4,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use crate::config::KeyRule;
-use crate::exchange::{CallResult, PluginRequest};
-use crate::python::{Interpreter, PluginInstance};
+use crate::exchange::{CallError, CallResult, PluginRequest};
+use crate::metrics::PluginMetrics;
+use crate::python::{CallWatch, Interpreter, PluginInstance};
 
 /// One plugin in service.
 #[derive(Debug)]
 pub struct Plugin {
     instance: Arc<PluginInstance>,
     gate: Arc<Gate>,
+    metrics: Arc<PluginMetrics>,
 }
 
 /// Counts who is inside, and closes.
@@ -39,17 +41,55 @@ impl Drop for Inside {
     }
 }
 
+/// One call that Python has been given: it waits for its turn, runs, ends. Whoever counts is told.
+struct Counted {
+    metrics: Arc<PluginMetrics>,
+    has_begun: AtomicBool,
+    _inside: Inside,
+}
+
+impl Counted {
+    fn new(metrics: Arc<PluginMetrics>, inside: Inside) -> Self {
+        metrics.waits();
+        Self { metrics, has_begun: AtomicBool::new(false), _inside: inside }
+    }
+}
+
+impl CallWatch for Counted {
+    fn begins(&self) {
+        if !self.has_begun.swap(true, Ordering::Relaxed) {
+            self.metrics.waits_no_more();
+            self.metrics.begins();
+        }
+    }
+
+    fn raised(&self) {
+        self.metrics.failed();
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.has_begun.load(Ordering::Relaxed) {
+            self.metrics.ends();
+        } else {
+            self.metrics.waits_no_more();
+        }
+    }
+}
+
 /// A plugin that a request has entered: it will not be terminated before the call has ended.
 #[derive(Debug)]
 pub struct Entered {
     instance: Arc<PluginInstance>,
     inside: Inside,
     others_inside: usize,
+    metrics: Arc<PluginMetrics>,
 }
 
 impl Plugin {
-    pub fn new(instance: Arc<PluginInstance>) -> Self {
-        Self { instance, gate: Arc::default() }
+    pub fn new(instance: Arc<PluginInstance>, metrics: Arc<PluginMetrics>) -> Self {
+        Self { instance, gate: Arc::default(), metrics }
     }
 
     pub fn id(&self) -> &str {
@@ -64,6 +104,11 @@ impl Plugin {
         &self.instance
     }
 
+    /// What is counted of it.
+    pub fn metrics(&self) -> &Arc<PluginMetrics> {
+        &self.metrics
+    }
+
     /// `None` when the plugin has been retired: the registry then has another one, or none.
     pub fn enter(&self) -> Option<Entered> {
         // First counted, then looked: `retire` does the two in the other order, so that one of them sees the other.
@@ -72,7 +117,8 @@ impl Plugin {
         if self.gate.is_retired.load(Ordering::SeqCst) {
             return None;
         }
-        Some(Entered { instance: Arc::clone(&self.instance), inside, others_inside })
+        let (instance, metrics) = (Arc::clone(&self.instance), Arc::clone(&self.metrics));
+        Some(Entered { instance, inside, others_inside, metrics })
     }
 
     /// Lets nobody in any more and waits until all have left, no longer than the limit. False when some have not.
@@ -117,8 +163,16 @@ impl Entered {
     /// When nobody awaits it any more, the handler runs on all the same, within the limit, unless the plugin wants it
     /// cancelled.
     pub async fn call(self, interpreter: &Interpreter, request: PluginRequest, limit: Duration) -> CallResult {
-        let limit = self.instance.timeout().unwrap_or(limit);
+        let Self { instance, inside, metrics, .. } = self;
+        let limit = instance.timeout().unwrap_or(limit);
         let limit = (!limit.is_zero()).then_some(limit);
-        interpreter.call(&self.instance, request, limit, Box::new(self.inside)).answer().await
+        let handed_over = Instant::now();
+        let watch = Counted::new(Arc::clone(&metrics), inside);
+        let result = interpreter.call(&instance, request, limit, Box::new(watch)).answer().await;
+        metrics.took(handed_over.elapsed());
+        if matches!(result, Err(CallError::TimedOut { .. })) {
+            metrics.timed_out();
+        }
+        result
     }
 }

@@ -22,13 +22,14 @@ pub use registry::{FileState, Registry};
 use crate::config::live::LiveConfig;
 use crate::config::{Config, ConfigError};
 use crate::exchange::{CallResult, PluginRequest};
+use crate::metrics::Metrics;
 use crate::python::{FileOutcome, Interpreter, PythonError};
 
 /// How long an answer to a reload waits for the old plugin to be terminated. The termination itself goes on.
 const RETIREMENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Routes of the server that a plugin may take.
-pub const PROBES: [&str; 3] = ["livez", "readyz", "healthz"];
+pub const PROBES: [&str; 4] = ["livez", "readyz", "healthz", "metrics"];
 
 /// Why a control request did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,7 @@ pub enum ControlError {
 pub struct Plugins {
     interpreter: Interpreter,
     config: Arc<LiveConfig>,
+    metrics: Arc<Metrics>,
     registry: ArcSwap<Registry>,
     /// Changes run one at a time.
     change: Mutex<()>,
@@ -61,9 +63,14 @@ pub struct Plugins {
 
 impl Plugins {
     /// No plugin yet; [`Plugins::reload_all`] loads them.
-    pub fn new(interpreter: Interpreter, config: Arc<LiveConfig>) -> Self {
+    pub fn new(interpreter: Interpreter, config: Arc<LiveConfig>, metrics: Arc<Metrics>) -> Self {
         let (registry, change, changed) = (ArcSwap::default(), Mutex::default(), Notify::new());
-        Self { interpreter, config, registry, change, changed }
+        Self { interpreter, config, metrics, registry, change, changed }
+    }
+
+    /// Threads for plain handlers that there are now.
+    pub fn handler_threads(&self) -> usize {
+        self.interpreter.handler_threads()
     }
 
     /// The state of all plugins now.
@@ -222,7 +229,10 @@ impl Plugins {
     async fn take_over(&self, outcomes: Vec<FileOutcome>, gone: &[&Path]) -> Vec<(PathBuf, PythonError)> {
         let mut registry = Registry::clone(&self.registry.load());
         let mut replaced: Vec<Arc<Plugin>> = gone.iter().flat_map(|path| registry.remove_file(path)).collect();
-        let merged = registry.merge(outcomes);
+        let before = self.registry.load_full();
+        let files: Vec<(PathBuf, bool)> =
+            outcomes.iter().map(|outcome| (outcome.path.clone(), outcome.result.is_ok())).collect();
+        let merged = registry.merge(outcomes, &self.metrics);
         let mut next = merged.registry;
         // A plugin that was retired for a restart and has no successor: its file failed.
         for dead in next.all().into_iter().filter(|plugin| plugin.is_retired()) {
@@ -237,6 +247,7 @@ impl Plugins {
                 refused.push((instance.path().to_owned(), error));
             }
         }
+        count_loads(&files, &before, &next);
         self.publish(next);
         if !merged.rejected.is_empty()
             && let Err(error) = self.interpreter.terminate(merged.rejected).await
@@ -309,6 +320,22 @@ impl Plugins {
         // All that Python knows of: a load that was under way may have brought up more than the table has.
         if let Err(error) = self.interpreter.terminate_all().await {
             log::error!("plugins did not end well: {error}");
+        }
+    }
+}
+
+/// Counts what became of each file with the plugins that it serves; a file that never served any has none to count it
+/// with.
+fn count_loads(files: &[(PathBuf, bool)], before: &Registry, after: &Registry) {
+    for (path, is_loaded) in files {
+        let registry = if *is_loaded { after } else { before };
+        let ids = registry.file(path).map(|state| state.ids.as_slice()).unwrap_or_default();
+        for plugin in ids.iter().filter_map(|id| registry.get(id)) {
+            if *is_loaded {
+                plugin.metrics().loaded(before.get(plugin.id()).is_some());
+            } else {
+                plugin.metrics().reload_failed();
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::dispatch::Plugin;
 use crate::config::settings::CONTROL_ROUTES;
+use crate::metrics::Metrics;
 use crate::python::{FileOutcome, PluginInstance, PythonError};
 
 /// One state of all plugins. Never changed: a reload makes a new one.
@@ -71,8 +72,9 @@ impl Registry {
         self.by_id.values().cloned().collect()
     }
 
-    /// Works outcomes in. A file that failed keeps the plugins that it serves.
-    pub fn merge(&self, outcomes: Vec<FileOutcome>) -> Merged {
+    /// Works outcomes in. A file that failed keeps the plugins that it serves. Whatever had a plugin's id before, its
+    /// counters go on.
+    pub fn merge(&self, outcomes: Vec<FileOutcome>, metrics: &Metrics) -> Merged {
         let mut merged = Merged { registry: self.clone(), replaced: Vec::new(), rejected: Vec::new() };
         let mut loaded = Vec::new();
         for FileOutcome { path, result } in outcomes {
@@ -93,7 +95,8 @@ impl Registry {
                         let id = instance.id().to_owned();
                         state.ids.push(id.clone());
                         merged.registry.deepest = merged.registry.deepest.max(id.split('/').count());
-                        merged.registry.by_id.insert(id, Arc::new(Plugin::new(instance)));
+                        let counters = metrics.of_plugin(&id);
+                        merged.registry.by_id.insert(id, Arc::new(Plugin::new(instance, counters)));
                     }
                     Some(objection) => {
                         let before = state.error.take().map(|error: PythonError| error.message + "; ");

@@ -131,6 +131,11 @@ impl BlockingPool {
         Arc::clone(&self.many_lost)
     }
 
+    /// How many threads there are, idle ones included.
+    pub(super) fn threads(&self) -> usize {
+        lock(&self.state).threads
+    }
+
     /// Takes a job on: at once, when its lane and a thread are free. Never waits for Python.
     pub(super) fn submit(&self, shared: &Arc<Shared>, job: PoolJob) {
         let ticket = Arc::clone(job.ticket());

@@ -25,6 +25,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(shared: Arc<Shared>, ticket: Arc<Ticket>) -> Self {
+        ticket.outlet.turn_comes();
         Self { shared, ticket }
     }
 

@@ -193,6 +193,11 @@ impl Interpreter {
         self.shared.pool.many_lost()
     }
 
+    /// Threads for plain handlers that there are now.
+    pub fn handler_threads(&self) -> usize {
+        self.shared.pool.threads()
+    }
+
     /// Sends a request to a plugin. Never waits for Python; the answer is to be awaited.
     pub fn call(
         &self,

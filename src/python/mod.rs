@@ -36,6 +36,6 @@ pub use interpreter::{Interpreter, InterpreterOptions};
 pub use memory::give_back_free_memory;
 pub use scheduling::share_the_core_in_turns;
 pub use script::run_script;
-pub use ticket::CallGuard;
+pub use ticket::{CallGuard, CallWatch};
 pub use waiting::PendingAnswer;
 pub use watch::LoopHealth;

@@ -11,8 +11,16 @@ use crate::exchange::{CallError, CallResult, PluginReply, PluginRequest, ReplyBo
 use crate::flight::{Entry, FlightRecorder};
 use crate::pipe::PipeWriter;
 
-/// Dropped when the call has ended on the Python side, whether or not anybody still waits for the answer.
-pub type CallGuard = Box<dyn Send>;
+/// Told how a call goes on the Python side, and dropped when it has ended there, whether or not anybody still waits for
+/// the answer.
+pub trait CallWatch: Send {
+    /// Its turn has come.
+    fn begins(&self);
+    /// The handler has raised.
+    fn raised(&self);
+}
+
+pub type CallGuard = Box<dyn CallWatch>;
 
 /// One call. Shared by whoever waits for it, the lane that it waits in, and Python.
 pub(super) struct Ticket {
@@ -200,8 +208,20 @@ impl Outlet {
         matches!(*self.lock(), OutletState::Ended)
     }
 
+    /// Its turn has come on the Python side.
+    pub(super) fn turn_comes(&self) {
+        if let OutletState::Waiting(_, guard) = &*self.lock() {
+            guard.begins();
+        }
+    }
+
     pub(super) fn end(&self, result: CallResult) {
         let state = std::mem::replace(&mut *self.lock(), OutletState::Ended);
+        if let (OutletState::Waiting(_, guard) | OutletState::Begun { guard, .. }, Err(CallError::Raised(_))) =
+            (&state, &result)
+        {
+            guard.raised();
+        }
         match (state, result) {
             (OutletState::Waiting(sender, guard), result) => {
                 // Nobody waits any more when the client has gone; the work is done all the same.

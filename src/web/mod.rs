@@ -17,6 +17,7 @@ mod documents;
 mod farewell;
 mod fields;
 mod listener;
+mod metrics_route;
 mod plugin_route;
 mod probes;
 mod refusal;
@@ -53,6 +54,7 @@ pub use server::Server;
 use crate::config::Settings;
 use crate::config::live::LiveConfig;
 use crate::exchange::{CallError, Raised};
+use crate::metrics::Metrics;
 use crate::plugins::Plugins;
 
 /// What every request can reach.
@@ -60,6 +62,7 @@ use crate::plugins::Plugins;
 pub struct Site {
     pub config: Arc<LiveConfig>,
     pub plugins: Arc<Plugins>,
+    pub metrics: Arc<Metrics>,
     pub access_log: ArcSwapOption<AccessLog>,
     /// Requests since the start.
     pub requests: AtomicU64,
@@ -98,7 +101,7 @@ impl TlsAcceptor {
 ///
 /// * `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: control routes
 /// * `/<plugin>[/<subpath>]`: the plugin
-/// * `/livez`, `/readyz`, `/healthz`: probes, where no plugin has that name
+/// * `/livez`, `/readyz`, `/healthz`, `/metrics`: probes, where no plugin has that name
 /// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {

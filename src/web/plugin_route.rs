@@ -1,5 +1,7 @@
 //! `/<plugin>[/<subpath>]` -> [`PluginRequest`] -> call -> reply, and the same way for the control routes.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -16,6 +18,7 @@ use super::{Site, auth, documents};
 use crate::config::KeyRule;
 use crate::config::settings::BodyMode;
 use crate::exchange::{CallError, PluginRequest};
+use crate::metrics::PluginMetrics;
 
 /// Methods that every plugin takes; HEAD is GET without the body.
 const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
@@ -35,6 +38,7 @@ enum Target {
     Control(ControlRoute),
     Plugin {
         id: String,
+        metrics: Arc<PluginMetrics>,
         subpath: Option<String>,
         own_methods: Vec<String>,
         body_mode: BodyMode,
@@ -55,7 +59,7 @@ pub async fn answer<B: Buf>(
     let limits = &site.config.get().settings.limits;
     match find_target(site, &head.raw_path)? {
         Target::Document { rest } => document(site, &head, rest.as_deref()).await,
-        Target::Probe(probe) => probes::answer(site, probe, &head.method),
+        Target::Probe(probe) => probes::answer(site, probe, &head.method).await,
         Target::Control(route) => {
             if let Some(reply) = check_method(&head.method, &[])? {
                 return Ok(reply);
@@ -74,20 +78,28 @@ pub async fn answer<B: Buf>(
             }
             control_routes::answer(site, route, &request).await
         }
-        Target::Plugin { id, subpath, own_methods, body_mode } => {
-            if let Some(reply) = check_method(&head.method, &own_methods)? {
-                return Ok(reply);
-            }
-            let body = request_body::receive(&head.headers, body, limits, body_mode).await?;
-            let request = plugin_request(site, head, subpath, body).await;
-            let answer = match call_plugin(site, &id, request).await {
-                Err(ApiError::Call(CallError::UnreadableBody(reason))) if reason.contains(TOO_SLOW) => {
-                    Err(ApiError::BodyTooSlow)
+        Target::Plugin { id, metrics, subpath, own_methods, body_mode } => {
+            let received = metrics.received();
+            let answer = async {
+                if let Some(reply) = check_method(&head.method, &own_methods)? {
+                    return Ok(reply);
                 }
-                answer => answer,
+                let body = request_body::receive(&head.headers, body, limits, body_mode).await?;
+                let request = plugin_request(site, head, subpath, body).await;
+                let answer = match call_plugin(site, &id, request).await {
+                    Err(ApiError::Call(CallError::UnreadableBody(reason))) if reason.contains(TOO_SLOW) => {
+                        Err(ApiError::BodyTooSlow)
+                    }
+                    answer => answer,
+                };
+                let server = &site.config.get().settings.server;
+                if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
             };
-            let server = &site.config.get().settings.server;
-            if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
+            // An error becomes its answer here: the code that the client sees is the one that counts.
+            let debug = site.config.get().settings.server.debug;
+            let response = answer.await.unwrap_or_else(|error| error_reply(error, debug));
+            received.answered(response.status().as_u16());
+            Ok(response)
         }
     }
 }
@@ -141,7 +153,8 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
     let own_methods = plugin.instance().methods().to_vec();
     let body_mode = plugin.instance().body_mode();
-    Ok(Target::Plugin { id: plugin.id().to_owned(), subpath, own_methods, body_mode })
+    let (id, metrics) = (plugin.id().to_owned(), Arc::clone(plugin.metrics()));
+    Ok(Target::Plugin { id, metrics, subpath, own_methods, body_mode })
 }
 
 fn find_document(site: &Site, segments: &[&str]) -> Option<Target> {

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/healthz`: for whoever watches the server. No Python is asked: they answer while it is busy.
+//! `/livez`, `/readyz`, `/healthz`, `/metrics`: for whoever watches the server. No Python is asked: they answer while it is busy.
 
 use std::sync::atomic::Ordering;
 
@@ -6,8 +6,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use warp::reply::Response;
 
-use super::Site;
 use super::reply::{ApiError, json_reply};
+use super::{Site, metrics_route};
 
 /// Which probe a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Probe {
     Ready,
     /// How it is, in words and numbers.
     Health,
+    /// What it has counted.
+    Metrics,
 }
 
 impl Probe {
@@ -26,6 +28,7 @@ impl Probe {
             "/livez" => Some(Self::Live),
             "/readyz" => Some(Self::Ready),
             "/healthz" => Some(Self::Health),
+            "/metrics" => Some(Self::Metrics),
             _ => None,
         }
     }
@@ -36,10 +39,23 @@ impl Probe {
 pub struct Unlogged;
 
 /// Answers a probe; 503 says that something is not as it should be.
-pub fn answer(site: &Site, probe: Probe, method: &Method) -> Result<Response, ApiError> {
+pub async fn answer(site: &Site, probe: Probe, method: &Method) -> Result<Response, ApiError> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(ApiError::MethodNotAllowed { method: method.to_string(), allow: "GET, HEAD".to_owned() });
     }
+    let (mut response, is_good) = match probe {
+        Probe::Metrics => (metrics_route::answer(site).await, true),
+        Probe::Live | Probe::Ready | Probe::Health => judge(site, probe),
+    };
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if is_good {
+        response.extensions_mut().insert(Unlogged);
+    }
+    Ok(response)
+}
+
+/// The answer of a probe, and whether it is a good one.
+fn judge(site: &Site, probe: Probe) -> (Response, bool) {
     let objections = if probe == Probe::Live { Vec::new() } else { objections(site) };
     let is_good = objections.is_empty();
     let mut body = json!({"status": if is_good { "ok" } else { "unavailable" }});
@@ -50,12 +66,7 @@ pub fn answer(site: &Site, probe: Probe, method: &Method) -> Result<Response, Ap
         describe(site, &mut body);
     }
     let status = if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = json_reply(status, &body);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if is_good {
-        response.extensions_mut().insert(Unlogged);
-    }
-    Ok(response)
+    (json_reply(status, &body), is_good)
 }
 
 /// Why the server should get no requests.

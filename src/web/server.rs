@@ -147,6 +147,7 @@ where
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
         _ => filter.call(request).await?,
     };
+    site.metrics.answered(response.status().as_u16());
     let mut response = with_own_body(response, upgrade, in_flight.activity());
     if let Some(verdict) = &verdict {
         cors::add_headers(&mut response, verdict);
