@@ -124,6 +124,8 @@ struct State {
 pub struct Tally {
     /// Connections that were asked to make room and are still there.
     pub evicted: AtomicUsize,
+    /// Connections that are a handler's own.
+    pub taken_over: AtomicUsize,
     /// Told when a connection has gone, or is a handler's own.
     pub left: Notify,
 }
@@ -185,6 +187,12 @@ impl Activity {
     }
 
     fn enter(&self, state: &mut State, phase: Phase) {
+        if state.phase == Phase::TakenOver {
+            self.tally.taken_over.fetch_sub(1, Ordering::SeqCst);
+        }
+        if phase == Phase::TakenOver {
+            self.tally.taken_over.fetch_add(1, Ordering::SeqCst);
+        }
         state.phase = phase;
         state.since = Instant::now();
         // One that is in use again makes no room; one that is being closed does until it has gone.
@@ -271,11 +279,6 @@ impl Activity {
     pub fn retire(&self, leaving: Leaving) {
         self.lock().retired = Some((leaving, Instant::now()));
         self.task.wake();
-    }
-
-    /// Whether a handler has taken it over.
-    pub fn is_taken_over(&self) -> bool {
-        self.lock().phase == Phase::TakenOver
     }
 
     /// The stream shall tell the client that its head was too slow.

@@ -198,7 +198,8 @@ impl Connections {
             let left = self.tally.left.notified();
             tokio::pin!(left);
             left.as_mut().enable();
-            if self.lock().open.values().all(|activity| activity.is_taken_over()) {
+            let open = self.lock().open.len();
+            if open <= self.tally.taken_over.load(Ordering::SeqCst) {
                 return;
             }
             left.await;

@@ -30,7 +30,7 @@ mod upgrade;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -130,6 +130,9 @@ async fn answer<B: Buf>(
         let message = "the server made a mistake; its log tells more".to_owned();
         Err(ApiError::Call(CallError::Raised(Raised { kind: "Panic".to_owned(), message, traceback: String::new() })))
     });
+    if matches!(answer, Err(ApiError::BodyTooSlow)) {
+        site.connections.counts.slow_bodies.fetch_add(1, Ordering::Relaxed);
+    }
     let debug = site.config.get().settings.server.debug;
     answer.unwrap_or_else(|error| error_reply(error, debug))
 }
