@@ -259,6 +259,17 @@ fn a_full_house_takes_a_newcomer_for_an_idle_one_and_else_says_503() {
 }
 
 #[test]
+fn everybody_in_a_crowd_learns_that_there_is_no_place() {
+    let server = start("connections=1");
+    let _busy = open(server.address(), b"GET /slow?seconds=600 HTTP/1.1\r\nHost: x\r\n\r\n");
+    server.wait_for_log("slow begins", 1);
+    let mut crowd: Vec<_> = (0..300).map(|_| open(server.address(), GET)).collect();
+    for stream in &mut crowd {
+        assert_is_json_error(&rest(stream), 503);
+    }
+}
+
+#[test]
 fn a_client_with_too_many_connections_gets_a_429() {
     let server = start("connections_per_client=2");
     let mut first = open(server.address(), GET);

@@ -21,8 +21,8 @@ const LEAST_IDLE: Duration = Duration::from_millis(100);
 const NOTED: usize = 256;
 const SEARCH_PAUSE: Duration = Duration::from_millis(10);
 
-/// Clients without a place that may be told so at a time, each for a moment; the others are closed at once.
-const MOST_TOLD: usize = 64;
+/// Clients without a place that are waited for at a time, until they have read so.
+const MOST_TOLD: usize = 128;
 
 /// Idle connections that are closed when descriptors have run out.
 const CLOSED_FOR_DESCRIPTORS: usize = 16;
