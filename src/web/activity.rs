@@ -99,6 +99,8 @@ struct State {
     phase: Phase,
     /// When the phase began.
     since: Instant,
+    /// Since when a TLS handshake is waited for.
+    handshake_since: Option<Instant>,
     is_http2: bool,
     /// When bytes came last; kept for HTTP/2 only.
     heard: Instant,
@@ -148,6 +150,7 @@ impl Activity {
         let state = State {
             phase: Phase::Fresh,
             since: now,
+            handshake_since: None,
             is_http2: false,
             heard: now,
             open: 0,
@@ -176,14 +179,21 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A TLS handshake has begun.
+    /// A TLS handshake is expected: the time for it runs from now on.
+    pub fn expects_handshake(&self) {
+        self.lock().handshake_since = Some(Instant::now());
+    }
+
+    /// Its first byte is there.
     pub fn handshake_begins(&self) {
         self.enter(&mut self.lock(), Phase::Handshake);
     }
 
-    /// The handshake is done: the wait for the first byte begins afresh.
+    /// It is done: the wait for the first byte begins afresh.
     pub fn handshake_ends(&self) {
-        self.enter(&mut self.lock(), Phase::Fresh);
+        let mut state = self.lock();
+        state.handshake_since = None;
+        self.enter(&mut state, Phase::Fresh);
     }
 
     fn enter(&self, state: &mut State, phase: Phase) {
@@ -388,9 +398,12 @@ fn due(state: &State, times: &Times) -> Option<(Instant, Due)> {
         Phase::Fresh => {
             let retiring = state.retired.filter(|(leaving, _)| *leaving == Leaving::LastOne);
             let retiring = retiring.and_then(|(_, at)| after(at.max(since), Some(QUIET), Due::Close));
-            soonest([after(since, times.first_byte, Due::Close), evicted, retiring])
+            let handshake = state.handshake_since.and_then(|since| after(since, times.handshake, Due::Close));
+            soonest([after(since, times.first_byte, Due::Close), handshake, evicted, retiring])
         }
-        Phase::Handshake => after(since, times.handshake, Due::Cut("no TLS handshake in time")),
+        Phase::Handshake => {
+            after(state.handshake_since.unwrap_or(since), times.handshake, Due::Cut("no TLS handshake in time"))
+        }
         Phase::Head => after(since, times.head, Due::SlowHead),
         Phase::Idle => {
             let last = if state.is_http2 { state.heard.max(since) } else { since };

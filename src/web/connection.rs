@@ -55,6 +55,7 @@ pub async fn serve_tcp(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, pla
         return serve(Socket::new(stream, place), Ends { peer, local, is_tls: false }, &site).await;
     };
     let activity = Arc::clone(place.activity());
+    activity.expects_handshake();
     let shaken = tokio::select! {
         shaken = shake_hands(stream, place, &acceptor) => shaken,
         due = activity.run_out() => Err(anyhow::anyhow!("no TLS handshake: {due:?}")),
