@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::Site;
-use super::activity::Leaving;
 use super::connection::{serve_tcp, serve_unix};
 use super::connections::NoPlace;
+use super::deadlines::Leaving;
 use super::farewell::{LastWords, refusal};
 use super::listener::{Accepted, Listener};
 

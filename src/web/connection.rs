@@ -13,10 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_native_tls::TlsStream;
 
-use super::activity::{Activity, Close, Due, LINGER};
+use super::activity::{Activity, Close};
 use super::client::Connection;
 use super::client_stream::ClientStream;
 use super::connections::Place;
+use super::deadlines::{Due, LINGER};
 use super::farewell::{LastWords, refusal};
 use super::request_line::HeadOnly;
 use super::server::answer;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::activity::{Activity, Leaving, Tally};
+use super::activity::{Activity, Tally};
+use super::deadlines::Leaving;
 use crate::config::settings::Limits;
 
 /// An idle connection younger than this makes no room for another: its request may be on its way.

@@ -13,6 +13,7 @@ mod connection;
 mod connections;
 mod control_routes;
 mod cors;
+mod deadlines;
 mod documents;
 mod farewell;
 mod fields;
@@ -42,9 +43,9 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 pub use access_log::AccessLog;
-pub use activity::Leaving;
 use client::Connection;
 pub use connections::{Connections, Counts};
+pub use deadlines::Leaving;
 pub use listener::{BoundListener, bind_listeners, socket_objection};
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
