@@ -17,6 +17,12 @@ class Hello(BasePlugin):
         request = data['request']
         return [request.scheme, request.secure, request.url.scheme]
 """
+BIG_BYTES = 20 << 20
+BIG = f"""
+class Big(BasePlugin):
+    async def request_handler(self, **data):
+        return b'x' * {BIG_BYTES}
+"""
 KINDS = {
     "pkcs8": ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
     "pkcs1": ["openssl", "genrsa", "-traditional", "2048"],
@@ -34,6 +40,12 @@ def make_pair(folder, name, kind="sec1"):
 
 def ini_for(key, certificate):
     return f"[SSL]\nenabled=true\nkeyfile={key}\ncertfile={certificate}\n"
+
+
+def resident_bytes(server):
+    with open(f"/proc/{server.process.pid}/status", encoding="utf-8") as status:
+        line = next(line for line in status if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
 
 
 def connect(server, certificate, **settings):
@@ -127,6 +139,39 @@ def test_clients_that_do_not_speak_tls(start, tmp_path):
     assert silent.recv(1) == b""
     reply = server.get("/hello")
     assert reply.status == 400 and "https://" in reply.json()["error"]
+
+
+def test_slow_clients_over_tls_hold_nobody_up(start, tmp_path):
+    key, certificate = make_pair(tmp_path, "server")
+    limits = "[limits]\nhandshake_timeout=60\nfirst_byte_timeout=60\nconnections=400\n"
+    server = start({"hello.py": HELLO + BIG}, ini=ini_for(key, certificate) + limits)
+    assert ask(connect(server, certificate))[0] == 200
+    before = resident_bytes(server)
+    # Half a handshake, and answers that nobody reads: they are not copied for each.
+    halves = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) for _ in range(200)]
+    for half in halves:
+        half.sendall(b"\x16\x03\x01\x02\x00\x01")
+    readers = [connect(server, certificate) for _ in range(5)]
+    for reader in readers:
+        reader.request("GET", "/big")
+        assert reader.getresponse().status == 200
+    assert ask(connect(server, certificate))[0] == 200
+    assert resident_bytes(server) - before < 5 * 2.5 * BIG_BYTES
+    for open_one in [*halves, *readers]:
+        open_one.close()
+
+
+def test_a_request_head_over_tls_that_does_not_end_is_a_408(start, tmp_path):
+    key, certificate = make_pair(tmp_path, "server")
+    server = start({"hello.py": HELLO}, ini=ini_for(key, certificate) + "[limits]\nheader_timeout=0.2")
+    context = ssl.create_default_context(cafile=certificate)
+    plain = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    with context.wrap_socket(plain, server_hostname="127.0.0.1") as slow:
+        slow.sendall(b"GET /hel")
+        reply = b""
+        while piece := slow.recv(4096):
+            reply += piece
+    assert reply.startswith(b"HTTP/1.1 408 ") and b"connection: close" in reply and b'{"error":' in reply
 
 
 AUTHORITY = """

@@ -245,7 +245,10 @@ struct Bridge {
 impl log::Log for Bridge {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         let ours = metadata.target().starts_with("pserve");
-        metadata.level() <= self.filter && (ours || metadata.level() <= log::Level::Warn)
+        // What HTTP/2 warns of is what clients do, as often as they like.
+        let of_clients = metadata.target().starts_with("h2");
+        let most = if of_clients { log::Level::Error } else { log::Level::Warn };
+        metadata.level() <= self.filter && (ours || metadata.level() <= most)
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -1,17 +1,19 @@
 //! The accept loop of one listener: a place for everyone who comes, or a word why there is none.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::net::{self, RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::Site;
-use super::activity::Leaving;
 use super::connection::{serve_tcp, serve_unix};
 use super::connections::NoPlace;
+use super::deadlines::Leaving;
 use super::farewell::{LastWords, refusal};
 use super::listener::{Accepted, Listener};
 
@@ -99,12 +101,21 @@ fn welcome(accepted: Accepted, site: &Arc<Site>) {
     }
 }
 
-/// Tells a client that there is no place for it; when many are being told, it is only closed.
-fn tell<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut stream: S, reason: NoPlace, site: &Site) {
+/// Tells a client that there is no place for it, and waits a moment for it to leave. When that is done for many already,
+/// the others are told without the wait.
+fn tell<S>(mut stream: S, reason: NoPlace, site: &Site)
+where
+    S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
+{
+    let reply = refusal(reason.status(), &reason.to_string(), Some(RETRY_AFTER_SECONDS));
     let Ok(permit) = Arc::clone(&site.connections.telling).try_acquire_owned() else {
+        // What has come already is taken in, since closing with something unread would reset the connection.
+        let mut scratch = [0; 4096];
+        let _ = net::recv(&stream, &mut scratch, RecvFlags::DONTWAIT);
+        let _ = net::send(&stream, &reply, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         return;
     };
-    let mut words = LastWords::new(refusal(reason.status(), &reason.to_string(), Some(RETRY_AFTER_SECONDS)));
+    let mut words = LastWords::new(reply);
     tokio::spawn(async move {
         let told = std::future::poll_fn(|context| words.poll(&mut stream, context));
         let _ = tokio::time::timeout(TELLING_LIMIT, told).await;

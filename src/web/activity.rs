@@ -8,122 +8,25 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
-use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use http::Version;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::deadlines::{Due, Leaving, Phase, State, Times, due};
 use crate::config::settings::Limits;
-
-/// A connection that a retiring server still has is closed when it has been quiet for so long: a client that was
-/// active just now may be sending its next request, and must not meet a closing socket.
-pub const QUIET: Duration = Duration::from_secs(1);
-
-/// How long a client that has been told the end may take to notice.
-pub const LINGER: Duration = Duration::from_secs(2);
-
-/// Requests of one HTTP/2 connection that the client may take back beyond those it let us answer: more than that is
-/// no use of the protocol (CVE-2023-44487).
-const MOST_TAKEN_BACK: usize = 200;
 
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI ";
-
-/// How a server leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaving {
-    /// Other processes accept from the same listeners: what waits there is theirs.
-    SharedListeners,
-    /// Nobody comes after: what waits to be accepted is served first.
-    LastOne,
-}
-
-/// What a connection's time is up for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// The head of a request has taken too long: the client is told.
-    SlowHead,
-    /// It stands idle: it is closed without a word.
-    Close,
-    /// HTTP/2 is told to send no more requests here.
-    GoAway,
-    /// There is nobody to talk to: it is cut off.
-    Cut(&'static str),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Nothing has come yet; with TLS also: nothing since the handshake.
-    Fresh,
-    /// A TLS handshake goes on.
-    Handshake,
-    /// The head of a request has begun.
-    Head,
-    /// A request is being answered.
-    Busy,
-    /// Between two requests.
-    Idle,
-    /// The connection is a handler's own.
-    TakenOver,
-    /// We have said our last.
-    Closing,
-}
-
-/// The limits in time; `None` where there is none.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    first_byte: Option<Duration>,
-    handshake: Option<Duration>,
-    head: Option<Duration>,
-    send: Option<Duration>,
-    idle: Option<Duration>,
-}
-
-impl Times {
-    fn of(limits: &Limits) -> Self {
-        let unless_zero = |limit: Duration| (!limit.is_zero()).then_some(limit);
-        Self {
-            first_byte: unless_zero(limits.first_byte_timeout),
-            handshake: unless_zero(limits.handshake_timeout),
-            head: unless_zero(limits.header_timeout),
-            send: unless_zero(limits.send_timeout),
-            idle: unless_zero(limits.idle_timeout),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct State {
-    phase: Phase,
-    /// When the phase began.
-    since: Instant,
-    is_http2: bool,
-    /// When bytes came last; kept for HTTP/2 only.
-    heard: Instant,
-    /// Requests whose answers have not gone to the connection whole.
-    open: usize,
-    /// Those of them for whose next piece the client has no room; HTTP/2 only.
-    stalled: usize,
-    /// When one of them last took a piece.
-    moved: Instant,
-    /// Requests that were answered, and that the client took back before they were.
-    answered: usize,
-    taken_back: usize,
-    /// Since when the client takes nothing of what is being written.
-    blocked: Option<Instant>,
-    /// Another connection needs the place.
-    is_evicted: bool,
-    retired: Option<(Leaving, Instant)>,
-    has_said_goodbye: bool,
-}
 
 /// What the connections of a server have in common.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Connections that were asked to make room and are still there.
     pub evicted: AtomicUsize,
+    /// Connections that are a handler's own.
+    pub taken_over: AtomicUsize,
     /// Told when a connection has gone, or is a handler's own.
     pub left: Notify,
 }
@@ -142,26 +45,10 @@ pub struct Activity {
 
 impl Activity {
     pub fn new(limits: &Limits, tally: Arc<Tally>) -> Self {
-        let now = Instant::now();
-        let state = State {
-            phase: Phase::Fresh,
-            since: now,
-            is_http2: false,
-            heard: now,
-            open: 0,
-            stalled: 0,
-            moved: now,
-            answered: 0,
-            taken_back: 0,
-            blocked: None,
-            is_evicted: false,
-            retired: None,
-            has_said_goodbye: false,
-        };
         Self {
             times: Times::of(limits),
             tally,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(Instant::now())),
             is_blocked: AtomicBool::new(false),
             is_head_refused: AtomicBool::new(false),
             must_linger: AtomicBool::new(false),
@@ -174,17 +61,30 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A TLS handshake has begun.
+    /// A TLS handshake is expected: the time for it runs from now on.
+    pub fn expects_handshake(&self) {
+        self.lock().handshake_since = Some(Instant::now());
+    }
+
+    /// Its first byte is there.
     pub fn handshake_begins(&self) {
         self.enter(&mut self.lock(), Phase::Handshake);
     }
 
-    /// The handshake is done: the wait for the first byte begins afresh.
+    /// It is done: the wait for the first byte begins afresh.
     pub fn handshake_ends(&self) {
-        self.enter(&mut self.lock(), Phase::Fresh);
+        let mut state = self.lock();
+        state.handshake_since = None;
+        self.enter(&mut state, Phase::Fresh);
     }
 
     fn enter(&self, state: &mut State, phase: Phase) {
+        if state.phase == Phase::TakenOver {
+            self.tally.taken_over.fetch_sub(1, Ordering::SeqCst);
+        }
+        if phase == Phase::TakenOver {
+            self.tally.taken_over.fetch_add(1, Ordering::SeqCst);
+        }
         state.phase = phase;
         state.since = Instant::now();
         // One that is in use again makes no room; one that is being closed does until it has gone.
@@ -271,11 +171,6 @@ impl Activity {
     pub fn retire(&self, leaving: Leaving) {
         self.lock().retired = Some((leaving, Instant::now()));
         self.task.wake();
-    }
-
-    /// Whether a handler has taken it over.
-    pub fn is_taken_over(&self) -> bool {
-        self.lock().phase == Phase::TakenOver
     }
 
     /// The stream shall tell the client that its head was too slow.
@@ -368,45 +263,6 @@ pub enum Close {
     Orderly,
 }
 
-/// What comes up next for a connection, and when.
-fn due(state: &State, times: &Times) -> Option<(Instant, Due)> {
-    let after = |start: Instant, limit: Option<Duration>, due: Due| Some((start.checked_add(limit?)?, due));
-    let since = state.since;
-    let at_once = |is_so: bool, due: Due| is_so.then_some((since, due));
-    let sending = state.blocked.and_then(|blocked| after(blocked, times.send, Due::Cut("the client takes no bytes")));
-    let is_retired = state.retired.is_some();
-    let goodbye = at_once(state.is_http2 && is_retired && !state.has_said_goodbye, Due::GoAway);
-    let abuse = at_once(
-        state.taken_back > state.answered + MOST_TAKEN_BACK,
-        Due::Cut("the client takes nearly every request back"),
-    );
-    let evicted = at_once(state.is_evicted, Due::Close);
-    let of_phase = match state.phase {
-        Phase::Fresh => {
-            let retiring = state.retired.filter(|(leaving, _)| *leaving == Leaving::LastOne);
-            let retiring = retiring.and_then(|(_, at)| after(at.max(since), Some(QUIET), Due::Close));
-            soonest([after(since, times.first_byte, Due::Close), evicted, retiring])
-        }
-        Phase::Handshake => after(since, times.handshake, Due::Cut("no TLS handshake in time")),
-        Phase::Head => after(since, times.head, Due::SlowHead),
-        Phase::Idle => {
-            let last = if state.is_http2 { state.heard.max(since) } else { since };
-            let retiring = is_retired.then(|| after(since, Some(QUIET), Due::Close)).flatten();
-            soonest([after(last, times.idle, Due::Close), evicted, retiring])
-        }
-        Phase::Busy if state.stalled > 0 && state.stalled == state.open => {
-            after(state.moved, times.send, Due::Cut("the client takes nothing of its answers"))
-        }
-        Phase::Busy | Phase::TakenOver => None,
-        Phase::Closing => after(since, Some(LINGER), Due::Cut("the client does not leave")),
-    };
-    soonest([sending, goodbye, abuse, of_phase])
-}
-
-fn soonest<const N: usize>(all: [Option<(Instant, Due)>; N]) -> Option<(Instant, Due)> {
-    all.into_iter().flatten().min_by_key(|(at, _)| *at)
-}
-
 /// One request, from its head until its answer has gone to the connection whole.
 #[derive(Debug)]
 pub struct InFlight {
@@ -479,8 +335,11 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::connections::tests::limits;
+    use super::super::deadlines::{MOST_TAKEN_BACK, QUIET};
     use super::*;
-    use crate::web::connections::tests::limits;
 
     fn activity() -> Arc<Activity> {
         let limits = Limits { first_byte_timeout: Duration::from_secs(30), ..limits() };

@@ -13,10 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_native_tls::TlsStream;
 
-use super::activity::{Activity, Close, Due, LINGER};
+use super::activity::{Activity, Close};
 use super::client::Connection;
 use super::client_stream::ClientStream;
 use super::connections::Place;
+use super::deadlines::{Due, LINGER};
 use super::farewell::{LastWords, refusal};
 use super::request_line::HeadOnly;
 use super::server::answer;
@@ -55,6 +56,7 @@ pub async fn serve_tcp(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, pla
         return serve(Socket::new(stream, place), Ends { peer, local, is_tls: false }, &site).await;
     };
     let activity = Arc::clone(place.activity());
+    activity.expects_handshake();
     let shaken = tokio::select! {
         shaken = shake_hands(stream, place, &acceptor) => shaken,
         due = activity.run_out() => Err(anyhow::anyhow!("no TLS handshake: {due:?}")),

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::activity::{Activity, Leaving, Tally};
+use super::activity::{Activity, Tally};
+use super::deadlines::Leaving;
 use crate::config::settings::Limits;
 
 /// An idle connection younger than this makes no room for another: its request may be on its way.
@@ -21,11 +22,14 @@ const LEAST_IDLE: Duration = Duration::from_millis(100);
 const NOTED: usize = 256;
 const SEARCH_PAUSE: Duration = Duration::from_millis(10);
 
-/// Clients without a place that may be told so at a time, each for a moment; the others are closed at once.
-const MOST_TOLD: usize = 64;
+/// Clients without a place that are waited for at a time, until they have read so.
+const MOST_TOLD: usize = 128;
 
 /// Idle connections that are closed when descriptors have run out.
 const CLOSED_FOR_DESCRIPTORS: usize = 16;
+
+/// A failure to accept is over when none has followed for so long.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// How often the log repeats what goes on.
 const REPEAT: Duration = Duration::from_secs(60);
@@ -92,8 +96,18 @@ struct Book {
 
 #[derive(Debug, Default)]
 struct AcceptFailure {
-    since: Option<Instant>,
+    /// The first and the last time, of those that belong together.
+    first: Option<Instant>,
+    last: Option<Instant>,
     logged: Option<Instant>,
+    is_end_untold: bool,
+}
+
+impl AcceptFailure {
+    /// Whether it goes on. One connection that is accepted amid failures has had the descriptor of another.
+    fn goes_on(&self) -> bool {
+        self.last.is_some_and(|last| last.elapsed() < SETTLED)
+    }
 }
 
 impl Default for Connections {
@@ -185,7 +199,8 @@ impl Connections {
             let left = self.tally.left.notified();
             tokio::pin!(left);
             left.as_mut().enable();
-            if self.lock().open.values().all(|activity| activity.is_taken_over()) {
+            let open = self.lock().open.len();
+            if open <= self.tally.taken_over.load(Ordering::SeqCst) {
                 return;
             }
             left.await;
@@ -194,7 +209,8 @@ impl Connections {
 
     /// Since when no connection could be accepted for want of descriptors or memory, without a break.
     pub fn accept_failing_since(&self) -> Option<Instant> {
-        self.accept_failure().since
+        let failure = self.accept_failure();
+        failure.first.filter(|_| failure.goes_on())
     }
 
     fn accept_failure(&self) -> MutexGuard<'_, AcceptFailure> {
@@ -207,8 +223,13 @@ impl Connections {
         let closed = (0..CLOSED_FOR_DESCRIPTORS).take_while(|_| self.evict_one(&mut book, Duration::ZERO)).count();
         drop(book);
         let mut failure = self.accept_failure();
-        failure.since.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        if !failure.goes_on() {
+            failure.first = Some(now);
+        }
+        failure.last = Some(now);
         if may_repeat(&mut failure.logged) {
+            failure.is_end_untold = true;
             log::error!("cannot accept connections for the moment: {problem}; closing idle ones ({closed} now)");
         }
     }
@@ -216,9 +237,9 @@ impl Connections {
     /// A connection was accepted.
     pub fn accept_worked(&self) {
         let mut failure = self.accept_failure();
-        if let Some(since) = failure.since.take() {
-            failure.logged = None;
-            log::warn!("accepts connections again, after {:.1} s", since.elapsed().as_secs_f64());
+        if failure.is_end_untold && !failure.goes_on() {
+            failure.is_end_untold = false;
+            log::warn!("connections are accepted again");
         }
     }
 }

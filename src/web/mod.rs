@@ -13,6 +13,7 @@ mod connection;
 mod connections;
 mod control_routes;
 mod cors;
+mod deadlines;
 mod documents;
 mod farewell;
 mod fields;
@@ -31,7 +32,7 @@ mod upgrade;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -43,9 +44,9 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 pub use access_log::AccessLog;
-pub use activity::Leaving;
 use client::Connection;
 pub use connections::{Connections, Counts};
+pub use deadlines::Leaving;
 pub use listener::{BoundListener, bind_listeners, socket_objection};
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
@@ -133,6 +134,9 @@ async fn answer<B: Buf>(
         let message = "the server made a mistake; its log tells more".to_owned();
         Err(ApiError::Call(CallError::Raised(Raised { kind: "Panic".to_owned(), message, traceback: String::new() })))
     });
+    if matches!(answer, Err(ApiError::BodyTooSlow)) {
+        site.connections.counts.slow_bodies.fetch_add(1, Ordering::Relaxed);
+    }
     let debug = site.config.get().settings.server.debug;
     answer.unwrap_or_else(|error| error_reply(error, debug))
 }

@@ -17,11 +17,12 @@ use tower_service::Service;
 
 use super::accept::{StopAccepting, accept};
 use super::access_log::{Access, AccessLog};
-use super::activity::{Activity, InFlight, Leaving};
+use super::activity::{Activity, InFlight};
 use super::body::{BoxError, FlowingBody, Handed, Outgoing, SetAside};
 use super::client::{Connection, client};
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
+use super::deadlines::Leaving;
 use super::listener::{BoundListener, bind_listeners, set_mode};
 use super::probes::Unlogged;
 use super::upgrade::carry;
