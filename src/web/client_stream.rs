@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::linger::Linger;
 use super::refusal::Refusals;
 use super::request_line::{HeadOnly, ReadableTargets};
 
@@ -14,11 +15,17 @@ pub struct ClientStream<S> {
     inner: S,
     targets: ReadableTargets,
     refusals: Refusals,
+    linger: Linger,
 }
 
 impl<S> ClientStream<S> {
     pub fn new(inner: S, head_only: HeadOnly) -> Self {
-        Self { inner, targets: ReadableTargets::new(head_only), refusals: Refusals::default() }
+        Self {
+            inner,
+            targets: ReadableTargets::new(head_only),
+            refusals: Refusals::default(),
+            linger: Linger::default(),
+        }
     }
 }
 
@@ -33,7 +40,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.refusals.poll_write(&mut this.inner, context, bytes)
@@ -48,7 +55,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.refusals.poll_rest(&mut this.inner, context))?;
-        Pin::new(&mut this.inner).poll_shutdown(context)
+        ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
+        this.linger.poll(&mut this.inner, context).map(Ok)
     }
 
     fn poll_write_vectored(

@@ -10,6 +10,7 @@ mod control_routes;
 mod cors;
 mod documents;
 mod fields;
+mod linger;
 mod listener;
 mod plugin_route;
 mod probes;

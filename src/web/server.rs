@@ -275,6 +275,9 @@ where
     let verdict =
         config.settings.cors.as_ref().map(|settings| cors::judge(settings, request.method(), request.headers()));
     let response = match (objection(&request), &verdict) {
+        (None, _) if expects_more(&request) => {
+            refuse(StatusCode::EXPECTATION_FAILED, "no such expectation is met here")
+        }
         (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
         (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
@@ -390,8 +393,11 @@ fn objection<B>(request: &Request<B>) -> Option<String> {
         return Some("the address must begin with a slash".to_owned());
     }
     // RFC 9112, 3.2.
-    if request.version() == Version::HTTP_11 && count(header::HOST) != 1 {
+    if count(header::HOST) > 1 || (request.version() == Version::HTTP_11 && count(header::HOST) == 0) {
         return Some("exactly one Host is needed".to_owned());
+    }
+    if !headers.get(header::HOST).is_none_or(is_host) {
+        return Some("Host holds no host".to_owned());
     }
     // Any transfer coding but a single `chunked`: hyper would read such a body as far as it understands it, and take
     // the rest for the next request (RFC 9112, 6.1).
@@ -401,10 +407,30 @@ fn objection<B>(request: &Request<B>) -> Option<String> {
     is_odd.then(|| "the only transfer coding is a single `chunked`".to_owned())
 }
 
+/// `name`, `name:port`, `[address]:port` or nothing (RFC 9110, 7.2).
+fn is_host(value: &HeaderValue) -> bool {
+    let Ok(value) = value.to_str() else {
+        return false;
+    };
+    let (name, port) = match value.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address, port),
+        None => value.split_at(value.find(':').unwrap_or(value.len())),
+    };
+    let is_port = port.strip_prefix(':').unwrap_or(port).bytes().all(|byte| byte.is_ascii_digit());
+    is_port && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:".contains(&byte))
+}
+
+/// Whether the client expects what nobody here knows (RFC 9110, 10.1.1).
+fn expects_more<B>(request: &Request<B>) -> bool {
+    let expected = request.headers().get(header::EXPECT);
+    let is_known = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue");
+    request.version() != Version::HTTP_10 && expected.is_some_and(|value| !is_known(value))
+}
+
 fn refuse<B: From<Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
     let body = json!({"error": reason});
     let (mut parts, _) = reply::json_reply(status, &body).into_parts();
-    if status == StatusCode::BAD_REQUEST {
+    if status != StatusCode::FORBIDDEN {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Response::from_parts(parts, B::from(body.to_string().into()))
