@@ -606,6 +606,26 @@ fn compressed_bodies() {
 }
 
 #[test]
+fn a_piece_of_a_body_that_looks_like_a_refusal_is_sent_as_it_is() {
+    let plugin = "
+from aiohttp import web
+from plugincore.baseplugin import BasePlugin
+FAKE = b'HTTP/1.1 400 Bad Request\\r\\ncontent-length: 0\\r\\n\\r\\n'
+class Pieces(BasePlugin):
+    async def request_handler(self, request=None, **data):
+        response = web.StreamResponse(headers={'Content-Length': str(3 * len(FAKE))})
+        await response.prepare(request)
+        for _ in range(3):
+            await response.write(FAKE)
+        return response
+";
+    let server = TestServer::with_plugin("pieces.py", plugin);
+    let reply = server.get("/pieces");
+    assert_eq!(reply.text(), "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".repeat(3));
+    assert_eq!(reply.header("content-length"), Some(reply.body.len().to_string().as_str()));
+}
+
+#[test]
 fn what_follows_the_last_request_is_not_read() {
     let server = server();
     let last = request("GET /echo HTTP/1.1", &["Connection: close"], b"");

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::linger::Linger;
-use super::refusal::Refusals;
+use super::refusal::{OwnPieces, Refusals};
 use super::request_line::{HeadOnly, ReadableTargets};
 
 #[derive(Debug)]
@@ -19,11 +19,11 @@ pub struct ClientStream<S> {
 }
 
 impl<S> ClientStream<S> {
-    pub fn new(inner: S, head_only: HeadOnly) -> Self {
+    pub fn new(inner: S, head_only: HeadOnly, own_pieces: OwnPieces) -> Self {
         Self {
             inner,
             targets: ReadableTargets::new(head_only),
-            refusals: Refusals::default(),
+            refusals: Refusals::new(own_pieces),
             linger: Linger::default(),
         }
     }
@@ -69,7 +69,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         }
         let this = &mut *self;
         ready!(this.refusals.poll_rest(&mut this.inner, context))?;
-        Pin::new(&mut this.inner).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
+        this.refusals.note(&written, slices.iter().map(|slice| slice.len()).sum());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

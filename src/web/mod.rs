@@ -10,6 +10,8 @@ mod control_routes;
 mod cors;
 mod documents;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 mod linger;
 mod listener;
 mod plugin_route;

@@ -178,6 +178,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::super::client_stream::ClientStream;
+    use super::super::refusal::OwnPieces;
     use super::*;
 
     #[test]
@@ -205,7 +206,7 @@ mod tests {
     async fn what_can_be_no_request_line_is_not_held_back() {
         for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\0\0\0", b"GET /\rHost", b"G\xc3T", b"GET /a\x7f"] {
             let (mut client, server) = tokio::io::duplex(64);
-            let mut stream = ClientStream::new(server, HeadOnly::default());
+            let mut stream = ClientStream::new(server, HeadOnly::default(), OwnPieces::default());
             for byte in bytes {
                 tokio::io::AsyncWriteExt::write_all(&mut client, &[*byte]).await.expect("writable");
             }
@@ -219,7 +220,7 @@ mod tests {
     async fn a_line_that_comes_in_pieces_is_put_together() {
         let pieces: Vec<&[u8]> = vec![b"GE", b"T /\"x HTTP", b"/1.1\r\nA: \"", b"b\"\r\n\r\n"];
         let (mut client, server) = tokio::io::duplex(64);
-        let mut stream = ClientStream::new(server, HeadOnly::default());
+        let mut stream = ClientStream::new(server, HeadOnly::default(), OwnPieces::default());
         let read = tokio::spawn(async move {
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.expect("readable");

@@ -28,8 +28,10 @@ use super::client::{Connection, client};
 use super::client_stream::ClientStream;
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
+use super::linger::Linger;
 use super::listener::{Accepted, BoundListener, Listener, bind_listeners, set_mode};
 use super::probes::Unlogged;
+use super::refusal::OwnPieces;
 use super::request_line::HeadOnly;
 use super::upgrade::carry;
 use super::{Site, TlsAcceptor, cors, reply, routes};
@@ -206,11 +208,10 @@ async fn handshake(
             "HTTP/1.1 400 Bad Request\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\nserver: {SERVER_NAME}\r\nconnection: close\r\n\r\n",
             body.len()
         );
-        // What has been sent is read first: closing with something unread would reset the connection.
-        let mut unread = [0; 8192];
-        let _ = stream.try_read(&mut unread);
         stream.write_all(format!("{head}{body}").as_bytes()).await?;
         stream.shutdown().await?;
+        let mut linger = Linger::default();
+        std::future::poll_fn(|context| linger.poll(&mut stream, context)).await;
         return Ok(None);
     }
     Ok(Some(acceptor.0.accept(stream).await?))
@@ -229,6 +230,8 @@ async fn serve_stream<S>(
     let filter = warp::service(routes(Arc::clone(&site)));
     let head_only = HeadOnly::default();
     let of_service = head_only.clone();
+    let own_pieces = OwnPieces::default();
+    let of_replies = own_pieces.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         // What follows a connection that is taken over is no request line.
         let has_body = !request.body().is_end_stream() || request.headers().contains_key(header::UPGRADE);
@@ -236,7 +239,16 @@ async fn serve_stream<S>(
             of_service.set();
         }
         let connection = Connection { peer, local, is_tls, version: request.version() };
-        answer(Arc::clone(&site), filter.clone(), request, connection)
+        let answer = answer(Arc::clone(&site), filter.clone(), request, connection);
+        let of_replies = of_replies.clone();
+        async move {
+            let response = answer.await?;
+            let is_whole = matches!(response.body(), Outgoing::Whole(_)) && connection.version != Version::HTTP_2;
+            if !is_whole || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                of_replies.set();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -247,7 +259,7 @@ async fn serve_stream<S>(
         .keep_alive(true);
     let header_list = u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(header_list);
-    let io = TokioIo::new(ClientStream::new(stream, head_only));
+    let io = TokioIo::new(ClientStream::new(stream, head_only, own_pieces));
     let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
     if let Err(problem) = watcher.watch(connection).await {
         log::debug!("connection from {peer}: {problem}");
