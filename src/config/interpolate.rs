@@ -29,7 +29,7 @@ const DEEPEST_CHAIN: usize = 100;
 
 /// What all values together may come to, in bytes, when those are put in that they refer to: more than anybody writes,
 /// and little enough for every machine's memory. Ten lines that each mention the next one ten times would be too much.
-const LARGEST_TABLE: usize = 16 << 20;
+const LARGEST_TABLE: usize = 4 << 20;
 
 type Place = (String, String);
 
