@@ -131,7 +131,12 @@ def test_clients_that_do_not_speak_tls(start, tmp_path):
     # One that sends much gets to see the answer, too.
     reply = server.post("/hello", b"x" * (4 << 20), "text/plain")
     assert reply.status == 400 and "https://" in reply.json()["error"]
-    for garbage in (b"\x16" + bytes(range(256)), b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000, b"\x16\x03\x01\x00\x00", b"\x16"):
+    for garbage in (
+        b"\x16" + bytes(range(256)),
+        b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000,
+        b"\x16\x03\x01\x00\x00",
+        b"\x16",
+    ):
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
             connection.sendall(garbage)
             # An alert, or nothing; the end in any case.

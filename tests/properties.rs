@@ -1,5 +1,7 @@
 //! The properties of `tests/fuzz`, held against the seeds and what a few changes make of them: a thousand cases, or as
 //! many as fit into `FUZZ_SECONDS`, for machines where the fuzzer itself does not run.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was tried, and on what it failed")]
 
 #[path = "fuzz/fields.rs"]
 mod fields;
