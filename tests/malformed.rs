@@ -630,6 +630,9 @@ class Pieces(BasePlugin):
     let reply = server.get("/pieces");
     assert_eq!(reply.text(), "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".repeat(3));
     assert_eq!(reply.header("content-length"), Some(reply.body.len().to_string().as_str()));
+    // Behind a whole answer a refusal is one again.
+    let answer = answer_to(&server, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n");
+    assert_eq!(replies(&answer)[1].json()["error"], "malformed request");
 }
 
 #[test]

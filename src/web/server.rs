@@ -243,8 +243,7 @@ async fn serve_stream<S>(
         let of_replies = of_replies.clone();
         async move {
             let response = answer.await?;
-            let is_whole = matches!(response.body(), Outgoing::Whole(_)) && connection.version != Version::HTTP_2;
-            if !is_whole || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if comes_in_own_pieces(&response, connection.version) {
                 of_replies.set();
             }
             Ok::<_, Infallible>(response)
@@ -317,6 +316,17 @@ where
         logged.log(&mut response);
     }
     Ok(response)
+}
+
+/// Whether pieces of this response are sent just as they are made, without a chunk's size before them.
+fn comes_in_own_pieces<B>(response: &Response<Outgoing<B>>, version: Version) -> bool
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let is_chunked = version == Version::HTTP_11 && response.body().size_hint().exact().is_none();
+    let is_streamed = matches!(response.body(), Outgoing::Flowing(_)) && !is_chunked;
+    is_streamed || version == Version::HTTP_2 || response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Whether an HTTP/1.0 connection ends with this response: it was asked to, or only its end tells where the body ends.
