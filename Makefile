@@ -3,9 +3,10 @@
 SHELL := /bin/bash
 CONFIG ?= config.ini
 PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check bench install clean
+.PHONY: help run build test check fuzz bench install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -24,8 +25,11 @@ test: ## install what the tests need and run every test, Rust and Python
 
 check: ## formatting, clippy with warnings denied, ruff
 	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && \
-	cargo fmt --check && cargo clippy --locked --all-targets -- -D warnings && \
+	cargo fmt --check && cargo fmt --check --manifest-path tests/fuzz/Cargo.toml && cargo clippy --locked --all-targets -- -D warnings && \
 	.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
+
+fuzz: ## feed the readers of INI files, fields and heads odd input for FUZZ_SECONDS (installs cargo-fuzz)
+	@python=$$(.ci/prepare fuzz | tail -n 1) && export PYO3_PYTHON="$$python" && tests/fuzz/run $(FUZZ_SECONDS)
 
 bench: build ## compare the speed with the Python program (installs it and wrk)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/bench/compare.py

@@ -1,5 +1,6 @@
 """TLS: contract, section 9. Certificates are made here with the openssl program."""
 
+import contextlib
 import http.client
 import signal
 import socket
@@ -139,6 +140,22 @@ def test_clients_that_do_not_speak_tls(start, tmp_path):
     assert silent.recv(1) == b""
     reply = server.get("/hello")
     assert reply.status == 400 and "https://" in reply.json()["error"]
+    # One that sends much gets to see the answer, too.
+    reply = server.post("/hello", b"x" * (4 << 20), "text/plain")
+    assert reply.status == 400 and "https://" in reply.json()["error"]
+    for garbage in (
+        b"\x16" + bytes(range(256)),
+        b"\x16\x03\x01\xff\xff" + b"\x01" * 70_000,
+        b"\x16\x03\x01\x00\x00",
+        b"\x16",
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as connection:
+            connection.sendall(garbage)
+            # An alert, or nothing; the end in any case.
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(4096):
+                    pass
+    assert ask(connect(server, certificate))[0] == 200
 
 
 def test_slow_clients_over_tls_hold_nobody_up(start, tmp_path):

@@ -18,6 +18,14 @@ use pserve::logging::Severity;
 use pserve::python::{FileToLoad, Interpreter, InterpreterOptions};
 use rustix::io::FdFlags;
 
+/// Nobody counts these calls.
+struct Unwatched;
+
+impl pserve::python::CallWatch for Unwatched {
+    fn begins(&self) {}
+    fn raised(&self) {}
+}
+
 const PLUGINS: &str = "
 import asyncio, ctypes, os, signal, sys, threading, time
 from plugincore.baseplugin import BasePlugin
@@ -216,7 +224,7 @@ async fn act(interpreter: &Interpreter, role: &str, file: &Path) {
     let call = |path: &str| {
         let id = path.split('/').next().unwrap();
         let instance = instances.iter().find(|instance| instance.id() == id).unwrap();
-        interpreter.call(instance, request(path), None, Box::new(()))
+        interpreter.call(instance, request(path), None, Box::new(Unwatched))
     };
     let waiting = tokio::spawn(call("waiter").answer());
     // The loop takes calls in their order: the waiter waits when the other one acts.

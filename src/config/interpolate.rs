@@ -27,6 +27,10 @@ pub struct Unresolved {
 /// References that lead to references: more than anybody writes, and little enough for every thread's stack.
 const DEEPEST_CHAIN: usize = 100;
 
+/// What all values together may come to, in bytes, when those are put in that they refer to: more than anybody writes,
+/// and little enough for every machine's memory. Ten lines that each mention the next one ten times would be too much.
+const LARGEST_TABLE: usize = 4 << 20;
+
 type Place = (String, String);
 
 /// Resolves values of one file, each once.
@@ -36,6 +40,8 @@ pub struct Resolver<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     done: HashMap<Place, Resolved>,
     under_way: Vec<Place>,
+    /// The size of what is done.
+    done_bytes: usize,
 }
 
 impl std::fmt::Debug for Resolver<'_> {
@@ -52,7 +58,7 @@ impl<'a> Resolver<'a> {
         }
         let sections = ini.sections.iter().map(|section| (section.name.as_str(), by_key(&section.entries))).collect();
         let (defaults, done, under_way) = (by_key(&ini.defaults), HashMap::new(), Vec::new());
-        Self { sections, defaults, environment, done, under_way }
+        Self { sections, defaults, environment, done, under_way, done_bytes: 0 }
     }
 
     /// The value of `key` as seen in `section` (its own or that of `[DEFAULT]`).
@@ -75,6 +81,10 @@ impl<'a> Resolver<'a> {
         let resolved = self.resolve_entry(section, entry);
         self.under_way.pop();
         let resolved = resolved?;
+        self.done_bytes += place.0.len() + place.1.len() + resolved.text.len();
+        if self.done_bytes > LARGEST_TABLE {
+            return Err(too_large(section, entry));
+        }
         self.done.insert(place, resolved.clone());
         Ok(resolved)
     }
@@ -91,6 +101,9 @@ impl<'a> Resolver<'a> {
                 Piece::Text(text) => plain.push_str(text),
                 Piece::Dollar => plain.push('$'),
                 Piece::Reference(reference) => plain.push_str(&self.follow(section, entry, reference)?.text),
+            }
+            if plain.len() > LARGEST_TABLE {
+                return Err(too_large(section, entry));
             }
         }
         let value = value::parse(&plain).map_err(|problem| {
@@ -158,6 +171,11 @@ fn may_hold_key(section: &str, key: &str) -> bool {
 
 fn unresolved(section: &str, entry: &Entry, message: String) -> Unresolved {
     Unresolved { section: section.to_owned(), key: entry.key.clone(), line: entry.line, message }
+}
+
+fn too_large(section: &str, entry: &Entry) -> Unresolved {
+    let message = format!("makes the values larger than {LARGEST_TABLE} bytes together; refer to less");
+    unresolved(section, entry, message)
 }
 
 enum Piece<'t> {
@@ -232,6 +250,16 @@ mod tests {
         let text = "[DEFAULT]\nbase=/srv\n[a]\nport=80\nx=int:${PORT}\np=${base}/${a:base}\n";
         assert_eq!(resolve(text, "a", "x").expect("x").value, Value::Int(80));
         assert_eq!(resolve(text, "a", "p").expect("p").value, Value::Text("/srv//srv".into()));
+    }
+
+    #[test]
+    fn references_that_multiply_are_refused_before_they_fill_the_memory() {
+        let mut text = "[a]\nx0=0123456789\n".to_owned();
+        for level in 1..=50 {
+            text.push_str(&format!("x{level}={}\n", format!("${{x{}}}", level - 1).repeat(10)));
+        }
+        let problem = resolve(&text, "a", "x50").expect_err("too much");
+        assert!(problem.message.contains("larger than"), "{}", problem.message);
     }
 
     #[test]

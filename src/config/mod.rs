@@ -82,10 +82,14 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file; environment variables come from this process.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read_text(path)?;
-        let mut ini = parse_ini(&text, path)?;
-        overrides::apply(&mut ini, &environment);
-        let table = Table::from_ini(&ini, path, &environment)?;
+        Self::parse(&read_text(path)?, path, &environment)
+    }
+
+    /// As [`Config::load`], with the text and the environment given by the caller.
+    pub fn parse(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut ini = parse_ini(text, path)?;
+        overrides::apply(&mut ini, environment);
+        let table = Table::from_ini(&ini, path, environment)?;
         let settings = Settings::from_table(&table, path)?;
         Ok(Self { path: path.to_owned(), table, settings })
     }

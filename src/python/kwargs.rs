@@ -82,13 +82,19 @@ fn may_be_json_object(body: &[u8]) -> bool {
     first.is_some_and(|byte| matches!(byte, b'{' | 0 | 0xef | 0xfe | 0xff))
 }
 
+/// Python's codecs for names of hosts, not for text: a megabyte would keep one of them busy for a minute.
+const NO_CHARSETS: [&str; 2] = ["punycode", "idna"];
+
 /// The body's charset when it is not UTF-8, which `json.loads` detects itself.
 fn charset(request: &PluginRequest) -> Option<&str> {
     let content_type = request.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
     let (_, charset) = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
     let charset = charset.trim().trim_matches('"');
-    (!charset.is_empty() && !charset.eq_ignore_ascii_case("utf-8")).then_some(charset)
+    // Python looks a codec up by its letters and digits.
+    let name = charset.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let is_other = !charset.is_empty() && !charset.eq_ignore_ascii_case("utf-8");
+    (is_other && !NO_CHARSETS.iter().any(|codec| name.eq_ignore_ascii_case(codec))).then_some(charset)
 }
 
 fn form_fields<'py>(py: Python<'py>, form: &BodyFields) -> PyResult<Bound<'py, PyDict>> {

@@ -97,7 +97,7 @@ fn handle(writer: &mut BufWriter<File>, message: Message, path: &Path) -> std::i
     }
 }
 
-fn line(access: &Access<'_>) -> String {
+pub(super) fn line(access: &Access<'_>) -> String {
     let time = chrono::Local::now().format("%d/%b/%Y:%H:%M:%S %z");
     let version = match access.version {
         Version::HTTP_09 => "HTTP/0.9",
@@ -113,7 +113,8 @@ fn line(access: &Access<'_>) -> String {
     };
     let line = format!(
         "{} - - [{time}] \"{} {} {version}\" {} {size} \"{}\" \"{}\"\n",
-        quoted(access.client),
+        // Not between quotes: a space would begin the next column.
+        quoted(access.client).replace(' ', "\\x20"),
         access.method,
         quoted(&masked(access.target)),
         access.status,
@@ -160,6 +161,16 @@ mod tests {
     fn keys_are_masked_however_they_are_spelt() {
         assert_eq!(masked("/a?apikey=s&x=1&API%4bey=t&apikey"), "/a?apikey=***&x=1&API%4bey=***&apikey=***");
         assert_eq!(masked("/a"), "/a");
+    }
+
+    #[test]
+    fn a_client_is_one_column() {
+        let headers = HeaderMap::new();
+        let (method, version) = (&Method::GET, Version::HTTP_11);
+        let client = "10.1.1.1 - - \"GET";
+        let access = Access { client, method, target: "/", version, status: 200, body_bytes: 1, headers: &headers };
+        let line = line(&access);
+        assert!(line.starts_with("10.1.1.1\\x20-\\x20-\\x20\\\"GET - - ["), "{line}");
     }
 
     #[test]

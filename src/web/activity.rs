@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::deadlines::{Due, Leaving, Phase, State, Times, due};
+use super::refusal::OwnPieces;
 use crate::config::settings::Limits;
 
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
@@ -40,6 +41,7 @@ pub struct Activity {
     is_blocked: AtomicBool,
     is_head_refused: AtomicBool,
     must_linger: AtomicBool,
+    own_pieces: OwnPieces,
     task: AtomicWaker,
 }
 
@@ -52,6 +54,7 @@ impl Activity {
             is_blocked: AtomicBool::new(false),
             is_head_refused: AtomicBool::new(false),
             must_linger: AtomicBool::new(false),
+            own_pieces: OwnPieces::default(),
             task: AtomicWaker::new(),
         }
     }
@@ -187,6 +190,11 @@ impl Activity {
     /// a socket that is closed with something unread loses the answer, too (RFC 9112, 9.6).
     pub fn linger_at_end(&self) {
         self.must_linger.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a plugin decides where writes begin.
+    pub fn own_pieces(&self) -> &OwnPieces {
+        &self.own_pieces
     }
 
     pub fn must_linger(&self) -> bool {

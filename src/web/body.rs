@@ -72,7 +72,7 @@ where
 
 /// The largest piece that a connection is given at a time. What hyper cannot send at once it may copy, and with TLS it
 /// does: a client that does not read must not make a copy of the whole answer.
-const PIECE_BYTES: usize = 128 << 10;
+pub const PIECE_BYTES: usize = 128 << 10;
 
 /// An answer's body on its way to the connection, in pieces of bounded size.
 pub struct Handed<B> {

@@ -62,7 +62,7 @@ pub fn client(connection: &Connection, headers: &HeaderMap, trusted: &[IpNet]) -
 /// The first of a list in a field.
 fn first_of(headers: &HeaderMap, name: &str) -> Option<String> {
     let first = headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
-    (!first.is_empty()).then(|| first.to_owned())
+    (!first.is_empty() && !first.contains('\t')).then(|| first.to_owned())
 }
 
 /// A parameter of the first element of `Forwarded`; an address without its port and brackets.
@@ -104,6 +104,7 @@ mod tests {
         assert_eq!(seen(&fields, [127, 0, 0, 1]), behind);
         let itself = Client { ip: "192.0.2.1".into(), scheme: "http".into(), host: None };
         assert_eq!(seen(&fields, [192, 0, 2, 1]), itself);
+        assert_eq!(seen(&[("x-forwarded-for", "10.1.2.3\t\"GET")], [127, 0, 0, 1]).ip, "127.0.0.1");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
 use super::farewell::{LastWords, refusal};
+use super::linger::Linger;
 use super::refusal::Refusals;
 use super::request_line::{HeadOnly, ReadableTargets};
 
@@ -21,6 +22,7 @@ pub struct ClientStream<S> {
     refusals: Refusals,
     activity: Arc<Activity>,
     last_words: Option<LastWords>,
+    linger: Linger,
 }
 
 impl<S> ClientStream<S> {
@@ -28,9 +30,10 @@ impl<S> ClientStream<S> {
         Self {
             inner,
             targets: ReadableTargets::new(head_only),
-            refusals: Refusals::default(),
+            refusals: Refusals::new(activity.own_pieces().clone()),
             activity,
             last_words: None,
+            linger: Linger::default(),
         }
     }
 }
@@ -92,7 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         let this = &mut *self;
         ready!(this.refusals.poll_rest(&mut this.inner, context))?;
         if !this.activity.must_linger() {
-            return Pin::new(&mut this.inner).poll_shutdown(context);
+            ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
+            return this.linger.poll(&mut this.inner, context).map(Ok);
         }
         let words = this.last_words.get_or_insert_with(|| {
             this.activity.closes();
@@ -111,7 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         }
         let this = &mut *self;
         ready!(this.refusals.poll_rest(&mut this.inner, context))?;
-        Pin::new(&mut this.inner).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
+        this.refusals.note(&written, slices.iter().map(|slice| slice.len()).sum());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

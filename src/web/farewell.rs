@@ -12,7 +12,10 @@ use super::server::SERVER_NAME;
 use crate::exchange::JSON;
 
 /// How much is taken in.
-const MOST_BYTES: usize = 256 << 10;
+const MOST_BYTES: usize = 64 << 20;
+
+/// How much at a time.
+const READ_BYTES: usize = 16 << 10;
 
 /// A reply and the end after it.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ impl LastWords {
             }
             self.is_shut = true;
         }
-        let mut scratch = [0; 4096];
+        let mut scratch = [0; READ_BYTES];
         while self.taken_in < MOST_BYTES {
             let mut buffer = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer)) {

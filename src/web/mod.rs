@@ -17,6 +17,9 @@ mod deadlines;
 mod documents;
 mod farewell;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
+mod linger;
 mod listener;
 mod metrics_route;
 mod plugin_route;

@@ -1,10 +1,12 @@
 //! JSON for the requests that hyper refuses by itself: it answers a malformed head with an empty body.
 //!
 //! The stream to the client is watched for such a reply. It is known by what it lacks: every reply of this server
-//! names it in `Server`.
+//! names it in `Server`. What plugins put into bodies must never be taken for one: see [`OwnPieces`].
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
@@ -12,9 +14,23 @@ use tokio::io::AsyncWrite;
 /// The longest reply that hyper makes of itself; a longer write is a plugin's.
 const LONGEST_REFUSAL: usize = 512;
 
+/// Says that a plugin decides where a write on this connection begins: it streams, or has taken the connection over, or
+/// speaks HTTP/2. No write is a refusal then, whatever it looks like.
+#[derive(Debug, Clone, Default)]
+pub struct OwnPieces(Arc<AtomicBool>);
+
+impl OwnPieces {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What goes to a client, with refusals that have a body.
 #[derive(Debug, Default)]
 pub struct Refusals {
+    own_pieces: OwnPieces,
+    /// Whether the last write was not taken whole: what comes next is the rest of it.
+    is_within: bool,
     /// A refusal on its way out, and how much of it has gone.
     refusal: Vec<u8>,
     sent: usize,
@@ -25,6 +41,17 @@ impl Refusals {
     /// Whether a refusal was among what went out: the request has then not been read to its end.
     pub fn has_refused(&self) -> bool {
         self.has_refused
+    }
+
+    pub fn new(own_pieces: OwnPieces) -> Self {
+        Self { own_pieces, ..Self::default() }
+    }
+
+    /// To be told how much of a write has gone that did not pass here.
+    pub fn note(&mut self, written: &Poll<io::Result<usize>>, offered: usize) {
+        if let Poll::Ready(Ok(count)) = written {
+            self.is_within = *count < offered;
+        }
     }
 
     /// Sends what is left of a refusal: it goes out before anything else does.
@@ -53,8 +80,11 @@ impl Refusals {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_rest(stream, context))?;
-        let Some(refusal) = with_body(bytes) else {
-            return Pin::new(stream).poll_write(context, bytes);
+        let may_be_refusal = !self.is_within && !self.own_pieces.0.load(Ordering::Relaxed);
+        let Some(refusal) = with_body(bytes).filter(|_| may_be_refusal) else {
+            let written = Pin::new(stream).poll_write(context, bytes);
+            self.note(&written, bytes.len());
+            return written;
         };
         self.refusal = refusal;
         self.has_refused = true;
@@ -68,10 +98,13 @@ impl Refusals {
 
 /// The reply with a JSON body, when the bytes are a refusal of hyper's own.
 fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
-    if bytes.len() > LONGEST_REFUSAL || !bytes.starts_with(b"HTTP/1.1 4") || !bytes.ends_with(b"\r\n\r\n") {
+    if bytes.len() > LONGEST_REFUSAL || !bytes.starts_with(b"HTTP/1.1 4") {
         return None;
     }
     let head = std::str::from_utf8(bytes).ok()?;
+    if head.find("\r\n\r\n")? + 4 != head.len() {
+        return None;
+    }
     let mut lines = head.trim_end().split("\r\n");
     let status_line = lines.next()?;
     let code: u16 = status_line.split(' ').nth(1)?.parse().ok()?;
@@ -114,6 +147,27 @@ mod tests {
         assert_eq!(body, r#"{"error":"malformed request"}"#);
         assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
         assert!(head.contains("connection: close"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_a_plugin_chose_is_no_refusal() {
+        let fake = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        for (is_own, expected) in [(true, &fake[..]), (false, &with_body(fake).expect("a refusal")[..])] {
+            let own_pieces = OwnPieces::default();
+            let mut refusals = Refusals::new(own_pieces.clone());
+            if is_own {
+                own_pieces.set();
+            }
+            let mut sent = Vec::new();
+            let written = std::future::poll_fn(|context| refusals.poll_write(&mut sent, context, fake)).await;
+            assert_eq!((written.expect("writable"), &sent[..]), (fake.len(), expected));
+        }
+        // The rest of a write that was not taken whole.
+        let mut refusals = Refusals::default();
+        refusals.note(&Poll::Ready(Ok(10)), 10 + fake.len());
+        let mut sent = Vec::new();
+        let written = std::future::poll_fn(|context| refusals.poll_write(&mut sent, context, fake)).await;
+        assert_eq!((written.expect("writable"), &sent[..]), (fake.len(), &fake[..]));
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::REQUEST_TIMEOUT, named(&error))
         }
         ApiError::BadRequest(_) | ApiError::Call(CallError::UnreadableBody(_)) => {
+            // Where a body ends that cannot be read, nobody knows.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             (StatusCode::BAD_REQUEST, named(&error))
         }
         ApiError::Unauthorized | ApiError::Call(CallError::Refused) => {

@@ -21,6 +21,8 @@ use crate::pipe::{PipeReader, PipeWriter, pipe};
 /// How much of a body that nobody wants is still read, so that the client gets to see the answer.
 const DISCARD_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// How long it may stand still: a client that has stopped to send waits for its answer.
+const DISCARD_PAUSE: Duration = Duration::from_secs(1);
 
 /// A body as the plugin gets it.
 #[derive(Debug)]
@@ -159,7 +161,7 @@ where
 async fn discard<S: Stream<Item = io::Result<Bytes>> + ?Sized>(body: &mut Pin<Box<S>>) {
     let reading = async {
         let mut discarded = 0;
-        while let Some(Ok(chunk)) = body.next().await {
+        while let Ok(Some(Ok(chunk))) = tokio::time::timeout(DISCARD_PAUSE, body.next()).await {
             discarded += chunk.len();
             if discarded > DISCARD_BYTES {
                 return;

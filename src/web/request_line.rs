@@ -86,6 +86,13 @@ impl ReadableTargets {
         }
     }
 
+    /// Whether what has come begins no request line, so that hyper can refuse it at once: TLS, or any other protocol.
+    fn is_hopeless(&self, fresh: &[u8]) -> bool {
+        let is_broken = self.partial.ends_with(b"\r") && !fresh.starts_with(b"\n");
+        let is_in_method = !self.partial.contains(&b' ');
+        is_broken || has_control(fresh) || (is_in_method && !begins_with_letters(fresh))
+    }
+
     /// Reads from the client's stream.
     pub fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
@@ -109,8 +116,8 @@ impl ReadableTargets {
                 self.place = self.place.after(fresh);
                 return Poll::Ready(Ok(()));
             }
-            let has_whole_line = fresh.contains(&b'\n');
-            let is_whole = has_whole_line || is_end || self.partial.len() + fresh.len() > LONGEST_LINE;
+            let is_whole = fresh.contains(&b'\n') || is_end || self.partial.len() + fresh.len() > LONGEST_LINE;
+            let is_whole = is_whole || self.is_hopeless(fresh);
             if is_whole && self.partial.is_empty() && escaped(fresh).is_none() {
                 // The usual case: nothing is copied.
                 self.place = self.place.after(fresh);
@@ -130,11 +137,13 @@ impl ReadableTargets {
 fn escaped(bytes: &[u8]) -> Option<Vec<u8>> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let line = &bytes[..end];
+    if !begins_with_letters(line) || has_control(line) {
+        return None;
+    }
     let first = line.iter().position(|byte| *byte == b' ')?;
     let last = line.iter().rposition(|byte| *byte == b' ')?;
     let target = line.get(first + 1..last)?;
-    let is_request_line = line[..first].iter().all(u8::is_ascii_alphabetic) && line[last + 1..].starts_with(b"HTTP/1.");
-    if !is_request_line || !target.iter().any(|byte| is_refused(*byte)) {
+    if !line[last + 1..].starts_with(b"HTTP/1.") || !target.iter().any(|byte| is_refused(*byte)) {
         return None;
     }
     let mut result = bytes[..=first].to_vec();
@@ -147,6 +156,17 @@ fn escaped(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     result.extend_from_slice(&bytes[last..]);
     Some(result)
+}
+
+/// Whether there are only letters before the first space.
+fn begins_with_letters(bytes: &[u8]) -> bool {
+    bytes.iter().take_while(|byte| !matches!(**byte, b' ' | b'\r')).all(u8::is_ascii_alphabetic)
+}
+
+/// Whether there is a control character but for a carriage return at the end.
+fn has_control(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    bytes.iter().any(u8::is_ascii_control)
 }
 
 fn is_refused(byte: u8) -> bool {
@@ -181,6 +201,21 @@ mod tests {
         assert_eq!(after(b"GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\n\r\n"), Place::Unknown);
         assert_eq!(after(b"\r\nGET / HTTP/1.1\r\n\r\n"), Place::Unknown);
         assert_eq!(after(b"GET / HT").after(b"TP/1.1\r").after(b"\n\r").after(b"\n"), Place::HeadEnd);
+    }
+
+    #[tokio::test]
+    async fn what_can_be_no_request_line_is_not_held_back() {
+        for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\0\0\0", b"GET /\rHost", b"G\xc3T", b"GET /a\x7f"] {
+            let (mut client, server) = tokio::io::duplex(64);
+            let mut stream =
+                ClientStream::new(server, HeadOnly::default(), Arc::new(Activity::new(&limits(), Arc::default())));
+            for byte in bytes {
+                tokio::io::AsyncWriteExt::write_all(&mut client, &[*byte]).await.expect("writable");
+            }
+            let mut read = vec![0; bytes.len()];
+            stream.read_exact(&mut read).await.expect("readable");
+            assert_eq!(read, bytes);
+        }
     }
 
     #[tokio::test]

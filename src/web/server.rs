@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::accept::{StopAccepting, accept};
 use super::access_log::{Access, AccessLog};
 use super::activity::{Activity, InFlight};
-use super::body::{BoxError, FlowingBody, Handed, Outgoing, SetAside};
+use super::body::{BoxError, FlowingBody, Handed, Outgoing, PIECE_BYTES, SetAside};
 use super::client::{Connection, client};
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
@@ -143,6 +143,9 @@ where
     let verdict =
         config.settings.cors.as_ref().map(|settings| cors::judge(settings, request.method(), request.headers()));
     let response = match (objection(&request), &verdict) {
+        (None, _) if expects_more(&request) => {
+            refuse(StatusCode::EXPECTATION_FAILED, "no such expectation is met here")
+        }
         (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
         (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
@@ -179,6 +182,9 @@ where
     {
         logged.log(&mut response);
     }
+    if comes_in_own_pieces(&response, connection.version) {
+        in_flight.activity().own_pieces().set();
+    }
     in_flight.answered();
     Ok(response.map(|body| Handed::new(body, in_flight)))
 }
@@ -186,6 +192,18 @@ where
 /// Whether a response says that it is the last of its connection.
 fn is_last<B>(response: &Response<B>) -> bool {
     response.headers().get(header::CONNECTION).is_some_and(|value| value == "close")
+}
+
+/// Whether pieces of this response are sent just as they are made, without a chunk's size before them.
+fn comes_in_own_pieces<B>(response: &Response<Outgoing<B>>, version: Version) -> bool
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let is_chunked = version == Version::HTTP_11 && response.body().size_hint().exact().is_none();
+    let is_streamed = matches!(response.body(), Outgoing::Flowing(_)) && !is_chunked;
+    let is_large = response.body().size_hint().exact().is_some_and(|size| size > PIECE_BYTES as u64);
+    is_streamed || is_large || version == Version::HTTP_2 || response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Whether an HTTP/1.0 connection ends with this response: it was asked to, or only its end tells where the body ends.
@@ -278,8 +296,11 @@ fn objection<B>(request: &Request<B>) -> Option<String> {
         return Some("the address must begin with a slash".to_owned());
     }
     // RFC 9112, 3.2.
-    if request.version() == Version::HTTP_11 && count(header::HOST) != 1 {
+    if count(header::HOST) > 1 || (request.version() == Version::HTTP_11 && count(header::HOST) == 0) {
         return Some("exactly one Host is needed".to_owned());
+    }
+    if !headers.get(header::HOST).is_none_or(is_host) {
+        return Some("Host holds no host".to_owned());
     }
     // Any transfer coding but a single `chunked`: hyper would read such a body as far as it understands it, and take
     // the rest for the next request (RFC 9112, 6.1).
@@ -289,10 +310,30 @@ fn objection<B>(request: &Request<B>) -> Option<String> {
     is_odd.then(|| "the only transfer coding is a single `chunked`".to_owned())
 }
 
+/// `name`, `name:port`, `[address]:port` or nothing (RFC 9110, 7.2).
+fn is_host(value: &HeaderValue) -> bool {
+    let Ok(value) = value.to_str() else {
+        return false;
+    };
+    let (name, port) = match value.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address, port),
+        None => value.split_at(value.find(':').unwrap_or(value.len())),
+    };
+    let is_port = port.strip_prefix(':').unwrap_or(port).bytes().all(|byte| byte.is_ascii_digit());
+    is_port && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:".contains(&byte))
+}
+
+/// Whether the client expects what nobody here knows (RFC 9110, 10.1.1).
+fn expects_more<B>(request: &Request<B>) -> bool {
+    let expected = request.headers().get(header::EXPECT);
+    let is_known = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"100-continue");
+    request.version() != Version::HTTP_10 && expected.is_some_and(|value| !is_known(value))
+}
+
 fn refuse<B: From<Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
     let body = json!({"error": reason});
     let (mut parts, _) = reply::json_reply(status, &body).into_parts();
-    if status == StatusCode::BAD_REQUEST {
+    if status != StatusCode::FORBIDDEN {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Response::from_parts(parts, B::from(body.to_string().into()))

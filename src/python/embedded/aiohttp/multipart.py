@@ -12,6 +12,7 @@ from email.message import Message
 from email.utils import collapse_rfc2231_value
 from typing import Any
 
+from pserve_runtime.body import decoded
 from pserve_runtime.multimap import multi_map
 
 MOST_HEADER_LINES = 128
@@ -90,7 +91,7 @@ class BodyPartReader:
 
     async def text(self, *, encoding: str | None = None) -> str:
         data = await self.read(decode=True)
-        return data.decode(encoding or self.get_charset("utf-8"))
+        return decoded(data, encoding or self.get_charset("utf-8"))
 
     async def json(self, *, encoding: str | None = None) -> Any:
         text = await self.text(encoding=encoding)

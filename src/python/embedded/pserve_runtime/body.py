@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 LONGEST_LINE = 1 << 20
+
+_NO_CHARSETS = ("punycode", "idna")
+
+
+def decoded(data: bytes, charset: str) -> str:
+    """The text of a body. Codecs for names of hosts are none for text: a megabyte would keep them busy for a minute."""
+    if codecs.lookup(charset).name in _NO_CHARSETS:
+        raise LookupError(f"unknown encoding: {charset}")
+    return data.decode(charset)
 
 
 class BodyReader:

@@ -15,7 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pserve_runtime.body import BodyReader
+from pserve_runtime.body import BodyReader, decoded
 from pserve_runtime.connection import PayloadWriter, Protocol, Transport
 from pserve_runtime.multimap import multi_map
 from pserve_runtime.state import OwnState
@@ -309,7 +309,7 @@ class Request(OwnState):
         return b"".join(chunks)
 
     async def text(self) -> str:
-        return (await self.read()).decode(self.charset or "utf-8")
+        return decoded(await self.read(), self.charset or "utf-8")
 
     async def json(self, *, loads: Any = json.loads) -> Any:
         return loads(await self.text())
