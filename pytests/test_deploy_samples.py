@@ -32,14 +32,19 @@ def pserve(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str
     return subprocess.run([str(BINARY), *arguments], capture_output=True, text=True, timeout=PATIENCE, env=environment)
 
 
-def settings_of(ini: Path, plugins: Path) -> configparser.ConfigParser:
-    """The settings in force, after a look that the server knows every key and finds nothing wrong."""
-    variables = {
+def _in_a_folder(plugins: Path) -> dict[str, str]:
+    """What takes the place of paths that a test machine does not have."""
+    return {
         "PSERVE_PATHS_PLUGINS": str(plugins),
         "PSERVE_PATHS_PIDFILE": str(plugins.parent / "pid"),
         "PSERVE_SERVER_ACCESS_LOG": str(plugins.parent / "access.log"),
         "PSERVE_NETWORK_BINDTO": f"unix:{plugins.parent / 'socket'}",
     }
+
+
+def settings_of(ini: Path, plugins: Path) -> configparser.ConfigParser:
+    """The settings in force, after a look that the server knows every key and finds nothing wrong."""
+    variables = _in_a_folder(plugins)
     report = json.loads(pserve("-i", str(ini), "check", "--json", "--no-run", **variables).stdout)
     assert report["errors"] == report["warnings"] == 0, report["findings"]
     shown = pserve("-i", str(ini), "--print-config", **variables)
@@ -208,3 +213,14 @@ def test_nginx_takes_its_sample(tmp_path: Path) -> None:
         timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_page_names_every_sample_and_only_settings_that_exist(plugins: Path) -> None:
+    page = (ROOT / "docs" / "operate.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)", page):
+        assert (ROOT / "docs" / target).exists(), target
+    for sample in DEPLOY.iterdir():
+        assert f"(deploy/{sample.name})" in page, sample.name
+    shown = pserve("-i", str(DEPLOY / "pserve.ini"), "--print-config", **_in_a_folder(plugins)).stdout
+    for section, key in re.findall(r"`\[(server|limits|network|paths|auth)\] (\w+)", page):
+        assert re.search(rf"^;?{key} =", shown, re.MULTILINE), f"[{section}] {key}"
