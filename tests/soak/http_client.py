@@ -10,7 +10,7 @@ PATIENCE_SECONDS = 15.0
 
 
 class RequestFailed(Exception):
-    """A request without a whole answer. `kind` is `refused`, `closed`, `cut off`, `timeout` or `malformed`."""
+    """A request without a whole answer. `kind` is `refused`, `closed`, `cut off`, `timeout`, `malformed` or `wrong`."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")

@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import time
+from collections.abc import Awaitable, Callable
 
 from counts import Counts
 from http_client import PATIENCE_SECONDS, Answer, Connection, RequestFailed, head_of
@@ -93,42 +94,47 @@ class Load:
             turn += 1
             began = time.monotonic()
             self.counts.requests["slow"] += 1
-            with socket.socket() as stream:
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
-                stream.setblocking(False)
-                try:
-                    await asyncio.get_running_loop().sock_connect(stream, ("127.0.0.1", self.port))
-                    problem = await asyncio.wait_for(kind(stream), 2 * PATIENCE_SECONDS)
-                    failed = "wrong" if problem else ""
-                except OSError as error:
-                    problem, failed = f"{type(error).__name__}", "closed"
-                except (asyncio.TimeoutError, TimeoutError):
-                    problem, failed = "nothing more", "timeout"
-            if failed == "wrong" and problem.endswith(" b''"):
-                failed = "closed"
-            if failed and not self.counts.is_excused(client, failed, began):
-                self.counts.note("slow clients", f"{kind.__name__.lstrip('_')}: {failed}, {problem}")
+            try:
+                await self._on_a_connection(kind)
+            except RequestFailed as problem:
+                if not self.counts.is_excused(client, problem.kind, began):
+                    self.counts.note("slow clients", f"{kind.__name__.lstrip('_')}: {problem}")
             await asyncio.sleep(self.random.uniform(*PAUSE_SECONDS))
 
-    async def _slow_head(self, stream: socket.socket) -> str:
-        await self._by_the_byte(stream, head_of("GET", "/hello", close=True))
-        return _unless(await self._to_the_end(stream), b'{"hello":"soak"}')
+    async def _on_a_connection(self, kind: Callable[[socket.socket], Awaitable[None]]) -> None:
+        with socket.socket() as stream:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
+            stream.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(stream, ("127.0.0.1", self.port))
+            except OSError as problem:
+                raise RequestFailed("refused", str(problem)) from None
+            try:
+                await asyncio.wait_for(kind(stream), 2 * PATIENCE_SECONDS)
+            except (asyncio.TimeoutError, TimeoutError):
+                # Before OSError, of which it is a kind from Python 3.10 on.
+                raise RequestFailed("timeout", "nothing more") from None
+            except OSError as problem:
+                raise RequestFailed("closed", type(problem).__name__) from None
 
-    async def _slow_body(self, stream: socket.socket) -> str:
+    async def _slow_head(self, stream: socket.socket) -> None:
+        await self._by_the_byte(stream, head_of("GET", "/hello", close=True))
+        _expect(await self._to_the_end(stream), b'{"hello":"soak"}')
+
+    async def _slow_body(self, stream: socket.socket) -> None:
         body = b'{"number": 7, "text": "slow"}'
         await asyncio.get_running_loop().sock_sendall(stream, head_of("POST", "/echo", body, close=True))
         await self._by_the_byte(stream, body)
-        return _unless(await self._to_the_end(stream), b'{"number":7,"length":4}')
+        _expect(await self._to_the_end(stream), b'{"number":7,"length":4}')
 
-    async def _slow_reader(self, stream: socket.socket) -> str:
+    async def _slow_reader(self, stream: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(stream, head_of("GET", "/large", close=True))
-        return _unless(await self._to_the_end(stream, pause=BYTE_PAUSE_SECONDS), b"x" * plugins.LARGE_BYTES)
+        _expect(await self._to_the_end(stream, pause=BYTE_PAUSE_SECONDS), b"x" * plugins.LARGE_BYTES)
 
-    async def _leaver(self, stream: socket.socket) -> str:
+    async def _leaver(self, stream: socket.socket) -> None:
         """Leaves in the middle of an answer; nothing is asked of the server but to go on."""
         await asyncio.get_running_loop().sock_sendall(stream, head_of("GET", "/stream"))
         await asyncio.get_running_loop().sock_recv(stream, 10)
-        return ""
 
     async def _by_the_byte(self, stream: socket.socket, data: bytes) -> None:
         for place in range(len(data)):
@@ -143,7 +149,9 @@ class Load:
         return received
 
 
-def _unless(received: bytes, body: bytes) -> str:
+def _expect(received: bytes, body: bytes) -> None:
     head, _, rest = received.partition(b"\r\n\r\n")
-    is_good = head.startswith(b"HTTP/1.1 200") and rest == body
-    return "" if is_good else f"{len(received)} bytes {received[:200]!r}"
+    if head.startswith(b"HTTP/1.1 200") and rest == body:
+        return
+    is_beginning = not received or (head.startswith(b"HTTP/1.1 200") and body.startswith(rest))
+    raise RequestFailed("cut off" if is_beginning else "wrong", f"{len(received)} bytes {received[:200]!r}")
