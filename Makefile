@@ -4,9 +4,11 @@ SHELL := /bin/bash
 CONFIG ?= config.ini
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
+SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fuzz bench install clean
+.PHONY: help run build test check fuzz bench soak install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +35,11 @@ fuzz: ## feed the readers of INI files, fields and heads odd input for FUZZ_SECO
 
 bench: build ## compare the speed with the Python program (installs it and wrk)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/bench/compare.py
+
+soak: ## ten minutes of load with reloads and crashes, then counts that must be zero (SOAK_SECONDS=60: one minute)
+	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && \
+	{ [ -x target/release/pserve ] || cargo build --locked; } && \
+	.venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
 install: build ## install the binary into $(PREFIX)/bin
 	install -D -m 755 target/release/pserve $(DESTDIR)$(PREFIX)/bin/pserve
