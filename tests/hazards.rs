@@ -33,6 +33,11 @@ def endless():
 def do(what):
     if what == 'cwd': os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')
     if what == 'umask': os.umask(0o777)
+    if what == 'closerange': os.closerange(3, 1000)
+    if what == 'forked':
+        child = os.fork()
+        if child == 0: os.closerange(3, 1000); os._exit(0)
+        os.waitpid(child, 0)
     if what == 'fds': os.close(0); os.close(1); os.close(2)
     if what == 'stdout': sys.stdout = sys.stderr = sys.stdin = None
     if what == 'closed': sys.__stdout__ and sys.__stdout__.close(); sys.stdout and sys.stdout.close()
@@ -78,6 +83,8 @@ fn what_a_plugin_changes_in_the_process_harms_no_other() {
         let server = TestServer::build().plugin("hazards.py", HAZARDS).start();
         for what in [
             "umask",
+            "closerange",
+            "forked",
             "cwd",
             "stdout",
             "closed",
@@ -188,6 +195,25 @@ fn calls_that_wait_on_a_loop_that_a_plugin_closes_are_answered() {
             assert_eq!(reply.status, 500, "{path}: {}", reply.text());
         }
     });
+    server.wait_for_log("every plugin is reloaded", 1);
+    assert_eq!(server.get("/fine").text(), "fine");
+}
+
+#[test]
+fn a_loop_whose_descriptor_was_closed_is_replaced() {
+    let source = format!(
+        "{LOOP}
+import os
+class Careless(BasePlugin):
+    async def request_handler(self, **data):
+        os.close(asyncio.get_running_loop()._selector.fileno())
+        return 'closed'
+"
+    );
+    let server = TestServer::with_plugin("loop.py", &source);
+    assert_eq!(server.get("/fine").text(), "fine");
+    let reply = server.get("/careless");
+    assert!([200, 500].contains(&reply.status), "{}", reply.text());
     server.wait_for_log("every plugin is reloaded", 1);
     assert_eq!(server.get("/fine").text(), "fine");
 }

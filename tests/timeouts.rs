@@ -8,6 +8,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::{TestServer, connect, eventually, send};
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 const SLOW: &str = "
 import asyncio, threading, time
@@ -168,10 +170,15 @@ fn a_handler_whose_client_has_left_runs_on_unless_it_asks_to_be_cancelled() {
     assert_eq!(server.get("/waiter?seconds=0").text(), "waited");
     // One that waits for its turn does not run any more.
     ask_and_leave(&server, "/blocker", "blocking", 1);
-    let mut waiting = connect(server.address()).unwrap();
-    waiting.write_all(b"GET /blocker HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    drop(waiting);
-    server.wait_for_log("GET /blocker: its client has left, it is cancelled", 1);
+    eventually(|| {
+        let mut waiting = connect(server.address()).unwrap();
+        waiting.write_all(b"GET /blocker HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        // One that leaves before it is read is not even handed over.
+        std::thread::sleep(Duration::from_millis(50));
+        drop(waiting);
+        std::thread::sleep(Duration::from_millis(50));
+        server.log().contains("GET /blocker: its client has left, it is cancelled")
+    });
     server.get("/releaser");
     server.wait_for_log("released", 1);
     assert_eq!(server.get("/blocker?free=1").text(), "free");
@@ -212,4 +219,25 @@ def hold_it():
     assert_eq!(server.get("/holder").status, 504);
     server.wait_for_log("in hold_it", 1);
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn over_http_2_a_request_that_is_taken_back_is_cancelled_and_its_neighbour_is_not() {
+    let server = server("[plugin_options]\nwaiter=cancel_on_disconnect=1\n");
+    let stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |seconds: &str| {
+        let uri = format!("http://{}/waiter?seconds={seconds}", server.address());
+        let request = http::Request::builder().uri(uri).body(Empty::<bytes::Bytes>::new()).unwrap();
+        let mut sender = sender.clone();
+        tokio::spawn(async move { sender.send_request(request).await.unwrap().status().as_u16() })
+    };
+    let (taken_back, kept) = (ask("50"), ask("1"));
+    server.wait_for_log("waiting", 2);
+    taken_back.abort();
+    assert_eq!(kept.await.unwrap(), 200);
+    server.wait_for_log("was cancelled", 1);
+    assert_eq!(server.log().matches("was cancelled").count(), 1);
 }

@@ -32,6 +32,7 @@ def install(plugins_dir: str, crash_report_fd: int | None, stacks_fd: int, stack
         faulthandler.enable(file=crash_report_fd, all_threads=True)
     faulthandler.register(stacks_signal, file=stacks_fd, all_threads=True, chain=False)
     _keep_the_fault_handler(stacks_signal)
+    _keep_descriptors()
     _leave_notes(plugins_dir)
 
 
@@ -59,6 +60,24 @@ def _keep_the_fault_handler(stacks_signal: int) -> None:
 
     faulthandler.enable, faulthandler.disable = enable, disable  # type: ignore[assignment]
     faulthandler.register, faulthandler.unregister = register, unregister  # type: ignore[assignment]
+
+
+def _keep_descriptors() -> None:
+    """Whoever closes everything from some number on means a process of his own: here it would be the server's sockets.
+
+    A forked child may do it.
+    """
+    real, server = os.closerange, os.getpid()
+
+    def closerange(fd_low: int, fd_high: int, /) -> None:
+        if os.getpid() == server:
+            name = current_owner_name() or "a plugin's thread"
+            report("ERROR", f"{name} called os.closerange({fd_low!r}, {fd_high!r}) in the server's process; not done")
+        else:
+            real(fd_low, fd_high)
+
+    closerange.__doc__ = real.__doc__
+    os.closerange = closerange
 
 
 def _leave_notes(plugins_dir: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import atexit
+import contextlib
+import errno
 import sys
 import time
 import traceback
@@ -69,6 +71,8 @@ class Runtime:
                 report(
                     "ERROR", f"{type(error).__name__} reached the event loop from a plugin's task; the server goes on"
                 )
+                if isinstance(error, OSError) and error.errno == errno.EBADF:
+                    self._drop_broken_loop()
             else:
                 if not self._stopping:
                     report("WARNING", "a plugin stopped the event loop; it goes on")
@@ -77,6 +81,11 @@ class Runtime:
             if not self._stopping and time.monotonic() - started < 0.001:
                 time.sleep(0.01)
         self._finish()
+
+    def _drop_broken_loop(self) -> None:
+        """A plugin has closed a descriptor that was not its own: the loop cannot go on."""
+        with contextlib.suppress(Exception):
+            self.loop.close()
 
     def _replace_loop(self) -> None:
         report("ERROR", "a plugin closed the event loop; a new one starts and every plugin is loaded again")
