@@ -1,12 +1,15 @@
-//! What passes between the web room and the Python room: plain data that knows neither.
+//! What passes between the web room, the Python room and other processes: plain data that knows none of them.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
 
-use crate::config::Secret;
+use crate::config::{ConfigError, Secret};
 use crate::pipe::{PipeReader, PipeWriter};
 
 /// One request for one plugin.
@@ -144,4 +147,110 @@ pub struct Raised {
     pub kind: String,
     pub message: String,
     pub traceback: String,
+}
+
+/// What went wrong in Python code, and where in the user's file: fit to be logged and answered away from Python.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PythonError {
+    /// The exception's class.
+    pub kind: String,
+    pub message: String,
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    /// The traceback, for the log.
+    pub traceback: String,
+}
+
+impl PythonError {
+    /// An error that no Python code raised.
+    pub fn new(kind: &str, message: impl Into<String>) -> Self {
+        Self { kind: kind.to_owned(), message: message.into(), ..Self::default() }
+    }
+}
+
+impl fmt::Display for PythonError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.kind, self.message)?;
+        if let (Some(file), Some(line)) = (&self.file, self.line) {
+            write!(formatter, " ({file}, line {line})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PythonError {}
+
+/// What a control route asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    ReloadAll,
+    /// A plugin by its id.
+    Reload(String),
+    /// A plugin file by its stem.
+    Load(String),
+    /// A plugin by its id.
+    Unload(String),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReloadAll => formatter.write_str("/reload/all"),
+            Self::Reload(id) => write!(formatter, "/reload/{id}"),
+            Self::Load(stem) => write!(formatter, "/load/{stem}"),
+            Self::Unload(id) => write!(formatter, "/unload/{id}"),
+        }
+    }
+}
+
+/// What a change has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The ids that a loaded file serves.
+    pub ids: Vec<String>,
+    /// The files that keep their old plugins, with the reason.
+    pub failed: Vec<(PathBuf, PythonError)>,
+}
+
+/// Why a control request did not do what it was asked for.
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
+pub enum ControlError {
+    #[error("no plugin `{0}`")]
+    NoSuchPlugin(String),
+    #[error("no plugin file `{0}.py` in the plugins folder")]
+    NoSuchFile(String),
+    #[error("the INI file cannot work, the old configuration stays: {0}")]
+    Config(#[from] ConfigError),
+    #[error("the plugins folder cannot be read: {0}")]
+    Folder(String),
+    #[error("{0}")]
+    Failed(PythonError),
+    #[error("`{id}` is gone: {file} no longer defines it")]
+    Gone { id: String, file: String },
+    /// The worker ended, or the server is about to.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+/// All plugin files of a process and what became of them.
+pub type PluginFiles = Vec<PluginFile>;
+
+/// One plugin file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginFile {
+    pub path: PathBuf,
+    /// The ids that it serves, or served until it was put in quarantine.
+    pub ids: Vec<String>,
+    /// Why its last load failed, whole or in part. A file can serve its old plugins all the same.
+    pub error: Option<PythonError>,
+}
+
+/// A plugin file that is not loaded, because it ended its worker again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    pub path: PathBuf,
+    /// The routes that it had.
+    pub ids: Vec<String>,
+    /// What it did, for the log and for callers.
+    pub reason: String,
 }

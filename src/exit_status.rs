@@ -1,14 +1,23 @@
 //! The exit statuses of the program, by name, and the way out.
 
+use std::io::Write;
+
 /// A stop that a signal asked for, or an answer such as `--version`.
 pub const CLEAN: i32 = 0;
 /// The port is taken, Python does not start, a file cannot be written: nothing the user typed is wrong.
 pub const FAILURE: i32 = 1;
 /// The command line or the configuration cannot work.
 pub const USAGE: i32 = 2;
+/// Of a worker: it could not start, and has told the supervisor why.
+pub const CANNOT_START: i32 = 70;
 
 /// Ends the process at once, as the last step. Finalising an interpreter whose threads still run would hang, so that
 /// nothing may run at exit any more: what has to be flushed has been.
 pub fn leave(status: i32) -> ! {
     signal_hook::low_level::exit(status)
+}
+
+/// One line on standard error; nobody reading it is no reason to panic.
+pub fn complain(problem: &str) {
+    let _ = writeln!(std::io::stderr(), "pserve: {problem}");
 }

@@ -11,6 +11,8 @@
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`check`]: `pserve check`, the doctor.
+//! * [`supervisor`]: the parent process, which people signal; never starts Python.
+//! * [`handoff`]: what the supervisor and a worker say to each other.
 //! * [`worker`]: the serving process's start order and stop order.
 //! * [`web`]: HTTP. Accepts, routes, checks keys, answers.
 //! * [`plugins`]: what a plugin is to the server: loaded, called, reloaded. Knows no HTTP.
@@ -22,11 +24,13 @@ pub mod config;
 pub mod exchange;
 pub mod exit_status;
 pub mod flight;
+pub mod handoff;
 pub mod logging;
 pub mod metrics;
 pub mod pipe;
 pub mod plugins;
 pub mod python;
 pub mod shutdown;
+pub mod supervisor;
 pub mod web;
 pub mod worker;

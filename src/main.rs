@@ -6,14 +6,15 @@ use std::path::PathBuf;
 
 use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
-use pserve::{check, exit_status, python, worker};
+use pserve::handoff::Seat;
+use pserve::{check, exit_status, python, supervisor, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
         Ok(cli) => run(&cli),
         Err(NotServing::Answer(text)) => status_of(answer(&text), exit_status::CLEAN),
         Err(NotServing::Mistake(mistake)) => {
-            complain(&mistake);
+            exit_status::complain(&mistake);
             exit_status::USAGE
         }
     })
@@ -22,7 +23,12 @@ fn main() {
 fn run(cli: &Cli) -> i32 {
     match &cli.command {
         None if cli.print_config => with_config(cli, |config| Ok(answer(&config.to_string())?)),
-        None => with_config(cli, |config| worker::run(cli, config)),
+        None => match Seat::take() {
+            Ok(Some(seat)) => worker::run(cli, seat),
+            Ok(None) => serve(cli),
+            // Whoever started this worker has gone.
+            Err(_) => exit_status::CANNOT_START,
+        },
         Some(Command::Check(arguments)) if arguments.child => {
             with_config(cli, |config| check::run_child(cli, arguments, config))
         }
@@ -37,11 +43,21 @@ fn run(cli: &Cli) -> i32 {
                 status_of(answer(&list), exit_status::CLEAN)
             }
             Err(problem) => {
-                complain(&format!("{}: {problem}", folder.display()));
+                exit_status::complain(&format!("{}: {problem}", folder.display()));
                 exit_status::FAILURE
             }
         },
     }
+}
+
+/// Serves: this process becomes the supervisor.
+fn serve(cli: &Cli) -> i32 {
+    let mut status = exit_status::CLEAN;
+    let ended = with_config(cli, |config| {
+        status = supervisor::run(cli, config)?;
+        Ok(())
+    });
+    if ended == exit_status::CLEAN { status } else { ended }
 }
 
 /// Runs Python with the packages and the plugins folder of the INI file, if there is one.
@@ -49,14 +65,16 @@ fn script(cli: &Cli, arguments: &[OsString]) -> i32 {
     let config = match (cli.ini_path(), cli.ini_file.is_some()) {
         (Ok(path), true) => Config::load(&path).map_err(|problem| problem.to_string()).map(Some),
         // One that just lies there may belong to another program.
-        (Ok(path), false) => Ok(Config::load(&path).inspect_err(|problem| complain(&problem.to_string())).ok()),
+        (Ok(path), false) => {
+            Ok(Config::load(&path).inspect_err(|problem| exit_status::complain(&problem.to_string())).ok())
+        }
         (Err(_), false) => Ok(None),
         (Err(problem), true) => Err(problem),
     };
     let config = match config {
         Ok(config) => config,
         Err(problem) => {
-            complain(&problem);
+            exit_status::complain(&problem);
             return exit_status::USAGE;
         }
     };
@@ -65,7 +83,7 @@ fn script(cli: &Cli, arguments: &[OsString]) -> i32 {
     let venv = settings.as_ref().map_or(of_environment, |settings| settings.python.venv.clone());
     let folder = settings.as_ref().map(|settings| settings.plugins_dir.as_path());
     python::run_script(arguments, venv.as_deref(), folder).unwrap_or_else(|problem| {
-        complain(&format!("{problem:#}"));
+        exit_status::complain(&format!("{problem:#}"));
         exit_status::FAILURE
     })
 }
@@ -75,11 +93,11 @@ fn with_config(cli: &Cli, work: impl FnOnce(Config) -> anyhow::Result<()>) -> i3
     let config = cli.ini_path().and_then(|path| Config::load(&path).map_err(|problem| problem.to_string()));
     match config.map(work) {
         Err(problem) => {
-            complain(&problem);
+            exit_status::complain(&problem);
             exit_status::USAGE
         }
         Ok(Err(problem)) => {
-            complain(&format!("{problem:#}"));
+            exit_status::complain(&format!("{problem:#}"));
             exit_status::FAILURE
         }
         Ok(Ok(())) => exit_status::CLEAN,
@@ -96,13 +114,8 @@ fn status_of(written: std::io::Result<()>, status: i32) -> i32 {
     match written {
         Ok(()) => status,
         Err(problem) => {
-            complain(&format!("the answer cannot be written: {problem}"));
+            exit_status::complain(&format!("the answer cannot be written: {problem}"));
             exit_status::FAILURE
         }
     }
-}
-
-/// One line on standard error; nobody reading it is no reason to panic.
-fn complain(problem: &str) {
-    let _ = writeln!(std::io::stderr(), "pserve: {problem}");
 }

@@ -1,65 +1,62 @@
-//! Signals become events. Registered before Python starts, so that no plugin sees a KeyboardInterrupt.
+//! Signals become wishes. The supervisor listens to all of them; a worker only to the one that is meant for it.
 
 use std::io;
 
-use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// What signals have asked for so far.
-#[derive(Debug)]
-pub struct SignalEvents {
-    /// Names of signals that ask for a reload, in their order.
-    pub reloads: mpsc::UnboundedReceiver<&'static str>,
-    pub stops: StopRequests,
-}
-
-/// How often the end has been asked for. Clones see the same.
-#[derive(Debug, Clone)]
-pub struct StopRequests(watch::Receiver<Stops>);
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Stops {
-    count: usize,
-    last: &'static str,
-}
-
-impl StopRequests {
-    /// Waits until the end has been asked for that many times. The answer is the last signal's name.
-    pub async fn asked(&self, times: usize) -> &'static str {
-        let mut stops = self.0.clone();
-        let name = stops.wait_for(|stops| stops.count >= times).await.map(|stops| stops.last);
-        match name {
-            Ok(name) => name,
-            // The listening thread lives as long as the process.
-            Err(_) => std::future::pending().await,
-        }
-    }
+/// What a signal asks for, with the signal's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// SIGHUP, SIGUSR1: start afresh without losing a request.
+    Reload(&'static str),
+    /// SIGTERM, SIGINT, SIGABRT: finish and end; once more: end at once.
+    Stop(&'static str),
+    /// SIGUSR2: status and stacks into the log.
+    Dump(&'static str),
 }
 
 /// The signals that are the server's: a plugin that asks for one is told so and changes nothing.
 pub const OWN_SIGNALS: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGABRT, SIGUSR1];
 
-/// Starts to listen, on a thread of its own. Call it before Python starts.
-pub fn listen() -> io::Result<SignalEvents> {
-    let mut signals = Signals::new(OWN_SIGNALS)?;
-    let (ask_reload, reloads) = mpsc::unbounded_channel();
-    let (ask_stop, stops) = watch::channel(Stops::default());
+/// What the supervisor listens to.
+const OF_SUPERVISOR: [i32; 6] = [SIGHUP, SIGINT, SIGTERM, SIGABRT, SIGUSR1, SIGUSR2];
+
+/// What a worker listens to, before Python starts, so that no plugin sees a KeyboardInterrupt. Of these only SIGTERM
+/// means it: the others come to it by a key on the terminal or from `pkill`, and the supervisor has got them too.
+/// SIGABRT stays with `faulthandler`: C code that gives up sends it.
+const OF_WORKER: [i32; 5] = [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
+
+/// Starts to listen as the supervisor, on a thread of its own.
+pub fn listen() -> io::Result<UnboundedReceiver<Wish>> {
+    listen_to(&OF_SUPERVISOR, wish_of)
+}
+
+/// Starts to listen as a worker, on a thread of its own.
+pub fn listen_as_worker() -> io::Result<UnboundedReceiver<Wish>> {
+    listen_to(&OF_WORKER, |signal| wish_of(signal).filter(|_| signal == SIGTERM))
+}
+
+fn wish_of(signal: i32) -> Option<Wish> {
+    Some(match signal {
+        SIGHUP => Wish::Reload("SIGHUP"),
+        SIGUSR1 => Wish::Reload("SIGUSR1"),
+        SIGUSR2 => Wish::Dump("SIGUSR2"),
+        SIGINT => Wish::Stop("SIGINT"),
+        SIGABRT => Wish::Stop("SIGABRT"),
+        SIGTERM => Wish::Stop("SIGTERM"),
+        _ => return None,
+    })
+}
+
+fn listen_to(signals: &[i32], wish_of: fn(i32) -> Option<Wish>) -> io::Result<UnboundedReceiver<Wish>> {
+    let mut signals = Signals::new(signals)?;
+    let (sender, receiver) = unbounded_channel();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            match signal {
-                SIGHUP => drop(ask_reload.send("SIGHUP")),
-                SIGUSR1 => drop(ask_reload.send("SIGUSR1")),
-                _ => ask_stop.send_modify(|stops| {
-                    stops.count += 1;
-                    stops.last = match signal {
-                        SIGINT => "SIGINT",
-                        SIGABRT => "SIGABRT",
-                        _ => "SIGTERM",
-                    };
-                }),
-            }
+        for wish in signals.forever().filter_map(wish_of) {
+            let _ = sender.send(wish);
         }
     })?;
-    Ok(SignalEvents { reloads, stops: StopRequests(stops) })
+    Ok(receiver)
 }

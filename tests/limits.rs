@@ -288,10 +288,11 @@ fn a_server_out_of_descriptors_serves_on_and_takes_them_from_idle_connections() 
     let server = start("");
     let mut kept = open(server.address(), GET);
     one_answer(&mut kept).unwrap();
-    let open_files = std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).unwrap().count() as u64;
+    let open_files =
+        std::fs::read_dir(format!("/proc/{}/fd", server.worker().as_raw_nonzero())).unwrap().count() as u64;
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = |most| Rlimit { current: Some(most), maximum };
-    prlimit(Some(server.pid()), Resource::Nofile, limit(open_files + 10)).unwrap();
+    prlimit(Some(server.worker()), Resource::Nofile, limit(open_files + 10)).unwrap();
     // Busy, so that nothing can be taken from them.
     let slow = b"GET /slow?seconds=600 HTTP/1.1\r\nHost: x\r\n\r\n";
     let _busy: Vec<_> = (0..10).map(|_| open(server.address(), slow)).collect();
@@ -301,7 +302,7 @@ fn a_server_out_of_descriptors_serves_on_and_takes_them_from_idle_connections() 
     assert_eq!(rest(&mut kept), "", "it stood idle");
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(server.log().matches("cannot accept connections for the moment").count(), 1);
-    prlimit(Some(server.pid()), Resource::Nofile, limit(1000)).unwrap();
+    prlimit(Some(server.worker()), Resource::Nofile, limit(1000)).unwrap();
     eventually(|| server.get("/quick").status == 200 && server.log().contains("connections are accepted again"));
 }
 

@@ -50,7 +50,9 @@ fn the_answer_is_prometheus_text_and_needs_no_python() {
     assert_eq!(reply.header("cache-control"), Some("no-store"));
     let text = reply.text();
     assert!(text.contains("# TYPE pserve_request_duration_seconds histogram"), "{text}");
-    assert!(text.contains(&format!("pserve_worker_info{{worker=\"1\",pid=\"{}\"}} 1", server.pid().as_raw_nonzero())));
+    assert!(
+        text.contains(&format!("pserve_worker_info{{worker=\"1\",pid=\"{}\"}} 1", server.worker().as_raw_nonzero()))
+    );
     assert!(text.contains(concat!("pserve_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",python=\"3.")));
     assert!(value(&text, "pserve_worker_resident_memory_bytes{worker=\"1\"}") > Some(1e6), "{text}");
     assert!(value(&text, "pserve_worker_open_fds{worker=\"1\"}") > Some(5.0), "{text}");

@@ -108,9 +108,10 @@ class Version(BasePlugin):
 ";
 
 #[test]
-fn hangup_reloads_everything_in_place_and_keeps_connections() {
+fn hangup_takes_up_everything_in_new_workers_and_answers_old_connections() {
     for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1")] {
         let server = TestServer::with_plugin("version.py", VERSION);
+        let pid = server.pid();
         let mut kept = connect(server.address()).unwrap();
         let mut ask = || {
             kept.write_all(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -118,13 +119,18 @@ fn hangup_reloads_everything_in_place_and_keeps_connections() {
             let length = kept.read(&mut answer).unwrap();
             String::from_utf8_lossy(&answer[..length]).into_owned()
         };
-        assert!(ask().ends_with("VERSION"));
+        let first = ask();
+        assert!(first.ends_with("VERSION") && !first.contains("connection: close"), "{first}");
         server.write_plugin("version.py", &VERSION.replace("VERSION", "second"));
         server.write_plugin("other.py", &VERSION.replace("Version", "Other"));
         server.signal(signal);
         server.wait_for_log("every plugin is reloaded", 1);
-        assert!(ask().ends_with("second"), "{name}");
+        // Its worker is leaving: it answers what comes right away, and says that this was the last time.
+        let last = ask();
+        assert!(last.contains("connection: close"), "{name}: {last}");
+        assert_eq!(server.get("/version").text(), "second", "{name}");
         assert_eq!(server.get("/other").status, 200, "{name}");
+        assert_eq!(server.pid(), pid);
     }
 }
 

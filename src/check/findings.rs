@@ -7,7 +7,8 @@ use super::report::{FileReport, Level, Report};
 use crate::config::settings::{ListenAddress, OLD_SECTIONS, server_sections};
 use crate::config::{self, Config, Table, ini, value};
 use crate::python;
-use crate::web::{TlsAcceptor, bind_listeners, socket_objection};
+use crate::supervisor::{bind_for_trial, socket_objection};
+use crate::web::TlsAcceptor;
 
 /// How alike two names must be for one to be taken for the other.
 const LIKENESS: f64 = 0.85;
@@ -42,7 +43,7 @@ pub fn of_configuration(config: &Config, report: &mut Report) {
     let tcp: Vec<ListenAddress> = addresses.iter().filter(tcp).cloned().collect();
     let mut is_taken = false;
     for address in &tcp {
-        if let Err(problem) = bind_listeners(std::slice::from_ref(address)) {
+        if let Err(problem) = bind_for_trial(std::slice::from_ref(address)) {
             is_taken = true;
             let kind = problem.root_cause().downcast_ref::<std::io::Error>().map(std::io::Error::kind);
             if kind == Some(std::io::ErrorKind::AddrInUse) {
@@ -52,7 +53,7 @@ pub fn of_configuration(config: &Config, report: &mut Report) {
             }
         }
     }
-    if !is_taken && let Err(problem) = bind_listeners(&tcp) {
+    if !is_taken && let Err(problem) = bind_for_trial(&tcp) {
         report.error(format!("{problem:#}: not all of the addresses at once"));
     }
     for address in &addresses {

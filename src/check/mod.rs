@@ -52,7 +52,7 @@ fn examine(arguments: &CheckArguments, ini: &Path, report: &mut Report) -> i32 {
     if let Ok(text) = read_text(ini) {
         findings::of_text(&text, ini, report);
     }
-    let files = match plugins::plugin_files(&config.settings.plugins_dir) {
+    let files = match plugins::plugin_files(&config) {
         Ok(files) => files,
         Err(problem) => {
             report.error(format!("{}: {problem}", config.settings.plugins_dir.display()));

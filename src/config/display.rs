@@ -269,7 +269,7 @@ mod tests {
         let path = Path::new("/tmp/test.ini");
         let table = Table::parse_with(text, path, &|_| None).expect("good text");
         let settings = Settings::from_table(&table, path).expect("good settings");
-        Config { path: path.to_owned(), table, settings }
+        Config { path: path.to_owned(), text: text.to_owned(), table, settings }
     }
 
     #[test]

@@ -16,15 +16,15 @@ pub struct LiveConfig {
 }
 
 impl LiveConfig {
-    /// Starts with a configuration that has been read from `path`.
+    /// Starts with a configuration that has been read from its file.
     pub fn new(config: Config) -> Self {
         hide_keys(&config);
-        // Absolute from the start: a plugin may change the current folder before the file is read again.
+        // Absolute from the start: a plugin may change the current folder.
         let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
         Self { path, current: ArcSwap::from_pointee(config) }
     }
 
-    /// The file it is read from.
+    /// The file it was read from.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -34,15 +34,12 @@ impl LiveConfig {
         self.current.load_full()
     }
 
-    /// Reads the file again and puts it in force. Errs when it cannot work: the old one then stays.
-    pub fn reread(&self) -> Result<Arc<Config>, ConfigError> {
-        let config = Arc::new(Config::load(&self.path)?);
+    /// Puts the text of the file as it is now in force. Errs when it cannot work: the old one then stays.
+    pub fn adopt(&self, text: &str) -> Result<(), ConfigError> {
+        let config = Config::from_text(text, &self.path)?;
         hide_keys(&config);
-        for warning in &config.settings.warnings {
-            log::warn!("{warning}");
-        }
-        self.current.store(Arc::clone(&config));
-        Ok(config)
+        self.current.store(Arc::new(config));
+        Ok(())
     }
 }
 

@@ -20,11 +20,12 @@ pub use interpolate::Resolved;
 use interpolate::Resolver;
 pub use lookup::nearest;
 pub use secret::{KeyRule, Secret};
+use serde::{Deserialize, Serialize};
 pub use settings::Settings;
 pub use value::Value;
 
 /// One error of the configuration, told in one line: file, place, what is wrong, what would be right.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
     pub file: PathBuf,
     pub line: Option<usize>,
@@ -75,6 +76,8 @@ pub struct Table {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub path: PathBuf,
+    /// The file as it was read.
+    pub text: String,
     pub table: Table,
     pub settings: Settings,
 }
@@ -82,7 +85,12 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file; environment variables come from this process.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(&read_text(path)?, path, &environment)
+        Self::from_text(&read_text(path)?, path)
+    }
+
+    /// As [`Config::load`], with the text of a file that has been read already.
+    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(text, path, &environment)
     }
 
     /// As [`Config::load`], with the text and the environment given by the caller.
@@ -91,7 +99,7 @@ impl Config {
         overrides::apply(&mut ini, environment);
         let table = Table::from_ini(&ini, path, environment)?;
         let settings = Settings::from_table(&table, path)?;
-        Ok(Self { path: path.to_owned(), table, settings })
+        Ok(Self { path: path.to_owned(), text: text.to_owned(), table, settings })
     }
 }
 

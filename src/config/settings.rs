@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::lookup::Reader;
 use super::{ConfigError, Secret, Table};
@@ -41,7 +42,7 @@ pub struct Settings {
 }
 
 /// One place to listen at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A Unix socket, and who may connect: the mode of its file.

@@ -16,37 +16,22 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 
 pub use dispatch::{Entered, Plugin};
-pub use loader::plugin_files;
-pub use registry::{FileState, Registry};
+pub use registry::{FileState, Held, Registry};
 
+use crate::config::Config;
 use crate::config::live::LiveConfig;
-use crate::config::{Config, ConfigError};
-use crate::exchange::{CallResult, PluginRequest};
+use crate::exchange::{CallResult, Change, Changed, ControlError, PluginFile, PluginFiles, PluginRequest, Quarantined};
 use crate::metrics::Metrics;
-use crate::python::{FileOutcome, Interpreter, PythonError};
+use crate::python::{FileOutcome, Interpreter, LoopHealth, PythonError};
 
 /// How long an answer to a reload waits for the old plugin to be terminated. The termination itself goes on.
 const RETIREMENT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How much longer than a drain requests wait for a plugin that comes after it.
+const ARRIVAL_MARGIN: Duration = Duration::from_secs(5);
+
 /// Routes of the server that a plugin may take.
 pub const PROBES: [&str; 4] = ["livez", "readyz", "healthz", "metrics"];
-
-/// Why a control request did not do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    #[error("no plugin `{0}`")]
-    NoSuchPlugin(String),
-    #[error("no plugin file `{0}.py` in the plugins folder")]
-    NoSuchFile(String),
-    #[error("the INI file cannot work, the old configuration stays: {0}")]
-    Config(#[from] ConfigError),
-    #[error("the plugins folder cannot be read: {0}")]
-    Folder(#[from] std::io::Error),
-    #[error("{0}")]
-    Failed(PythonError),
-    #[error("`{id}` is gone: {file} no longer defines it")]
-    Gone { id: String, file: String },
-}
 
 /// All plugins of this process.
 #[derive(Debug)]
@@ -62,10 +47,20 @@ pub struct Plugins {
 }
 
 impl Plugins {
-    /// No plugin yet; [`Plugins::reload_all`] loads them.
+    /// No plugin yet; [`Plugins::load_first`] loads them.
     pub fn new(interpreter: Interpreter, config: Arc<LiveConfig>, metrics: Arc<Metrics>) -> Self {
         let (registry, change, changed) = (ArcSwap::default(), Mutex::default(), Notify::new());
         Self { interpreter, config, metrics, registry, change, changed }
+    }
+
+    /// How well the event loop and the interpreter do.
+    pub fn health(&self) -> LoopHealth {
+        self.interpreter.health()
+    }
+
+    /// Threads that are lost to handlers which were given up.
+    pub fn lost_threads(&self) -> usize {
+        self.interpreter.lost_threads()
     }
 
     /// Threads for plain handlers that there are now.
@@ -110,33 +105,72 @@ impl Plugins {
         entered.call(&self.interpreter, request, limit).await
     }
 
-    /// Reads the INI file again and loads the file of one plugin again, with all its classes.
+    /// Waits until a plugin that is awaited has come; false when it does not within the limit of a drain.
+    pub async fn has_come(&self, id: &str) -> bool {
+        let limit = self.config.get().settings.limits.drain_timeout + ARRIVAL_MARGIN;
+        let arrival = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if self.registry.load().held_by_id(id) != Some(&Held::Awaited) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(limit, arrival).await.is_ok()
+    }
+
+    /// Does what a control route asks for, with the configuration that is in force.
+    pub async fn change(self: &Arc<Self>, change: &Change) -> Result<Changed, ControlError> {
+        Ok(match change {
+            Change::ReloadAll => Changed { failed: self.reload_all().await?, ..Changed::default() },
+            Change::Reload(id) => {
+                self.reload(id).await?;
+                Changed::default()
+            }
+            Change::Load(stem) => Changed { ids: self.load(stem).await?, ..Changed::default() },
+            Change::Unload(id) => {
+                self.unload(id).await?;
+                Changed::default()
+            }
+        })
+    }
+
+    /// What every file serves now.
+    pub fn files(&self) -> PluginFiles {
+        self.registry.load().report()
+    }
+
+    /// Loads the file of one plugin again, with all its classes. One in quarantine gets another chance.
     pub async fn reload(&self, id: &str) -> Result<(), ControlError> {
         let _alone = self.change.lock().await;
-        let plugin = self.registry.load().get(id).cloned();
-        let plugin = plugin.ok_or_else(|| ControlError::NoSuchPlugin(id.to_owned()))?;
-        let config = self.config.reread()?;
-        let refused = self.load_one(&config, plugin.path().to_owned()).await?;
-        if self.registry.load().get(id).is_some_and(|now| now.path() == plugin.path()) {
+        let registry = self.registry.load_full();
+        let path = registry.get(id).map(|plugin| plugin.path()).or_else(|| registry.quarantined_file(id));
+        let path = path.ok_or_else(|| ControlError::NoSuchPlugin(id.to_owned()))?;
+        let config = self.config.get();
+        let refused = self.load_one(&config, path.to_owned()).await?;
+        if self.registry.load().get(id).is_some_and(|now| now.path() == path) {
             return Ok(());
         }
         Err(match refused {
             Some(error) => ControlError::Failed(error),
-            None => ControlError::Gone { id: id.to_owned(), file: plugin.path().display().to_string() },
+            None => ControlError::Gone { id: id.to_owned(), file: path.display().to_string() },
         })
     }
 
-    /// Reads the INI file again and loads a file of the plugins folder, for the first time or again.
-    /// The answer is the ids that it serves.
+    /// Loads a file of the plugins folder, for the first time or again. The answer is the ids that it serves.
     pub async fn load(&self, stem: &str) -> Result<Vec<String>, ControlError> {
         let _alone = self.change.lock().await;
-        let config = self.config.reread()?;
-        let files = loader::plugin_files(&config.settings.plugins_dir)?;
+        let config = self.config.get();
+        let files = plugin_files(&config)?;
         let exact = files.iter().find(|path| loader::stem(path) == stem);
         let path = exact.or_else(|| files.iter().find(|path| loader::stem(path).eq_ignore_ascii_case(stem)));
         let path = path.cloned().ok_or_else(|| ControlError::NoSuchFile(stem.to_owned()))?;
         let refused = self.load_one(&config, path.clone()).await?;
-        let ids = self.registry.load().file(&path).map(|state| state.ids.clone()).unwrap_or_default();
+        let registry = self.registry.load();
+        let ids = registry.file(&path).map(|state| state.ids.clone()).unwrap_or_default();
         match refused {
             Some(error) if ids.is_empty() => Err(ControlError::Failed(error)),
             _ => Ok(ids),
@@ -153,22 +187,68 @@ impl Plugins {
         Ok(())
     }
 
-    /// Reads the INI file again and loads every file of the folder again, new ones too; plugins whose file has gone
-    /// are dropped. The answer is the files that failed; they keep their old plugins.
+    /// Loads every file of the folder again, new ones too; plugins whose file has gone are dropped. The answer is the
+    /// files that failed; they keep their old plugins.
     pub async fn reload_all(&self) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
         let _alone = self.change.lock().await;
-        let config = self.config.reread()?;
-        self.load_everything(&config).await
+        let config = self.config.get();
+        let paths = plugin_files(&config)?;
+        self.load_everything(&config, paths).await
     }
 
-    /// Loads every file of the folder with the configuration that is in force: the first load.
-    pub async fn load_all(&self) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
+    /// The first load: these files, or all of the folder, but for those that have to wait or are in quarantine.
+    pub async fn load_first(
+        self: &Arc<Self>,
+        files: Option<Vec<PathBuf>>,
+        later: PluginFiles,
+        quarantined: Vec<Quarantined>,
+    ) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
         let _alone = self.change.lock().await;
-        self.load_everything(&self.config.get()).await
+        let config = self.config.get();
+        let mut paths = files.map_or_else(|| plugin_files(&config), Ok)?;
+        let is_held = |path: &PathBuf| {
+            later.iter().any(|file| file.path == *path) || quarantined.iter().any(|entry| entry.path == *path)
+        };
+        paths.retain(|path| !is_held(path));
+        let failed = self.load_everything(&config, paths).await?;
+        let mut registry = Registry::clone(&self.registry.load());
+        for file in later {
+            registry.hold(file, &Held::Awaited);
+        }
+        for entry in quarantined {
+            hold_in_quarantine(&mut registry, entry);
+        }
+        self.publish(registry);
+        Ok(failed)
     }
 
-    async fn load_everything(&self, config: &Config) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
-        let paths = loader::plugin_files(&config.settings.plugins_dir)?;
+    /// Loads what had to wait for the worker before this one to end.
+    pub async fn load_later(&self, files: Vec<PathBuf>) -> Result<(), ControlError> {
+        let _alone = self.change.lock().await;
+        let config = self.config.get();
+        let outcomes = self.load_files(&config, files).await?;
+        self.take_over(outcomes, &[]).await;
+        // A file that failed is awaited no longer.
+        let mut registry = Registry::clone(&self.registry.load());
+        registry.await_nothing();
+        self.publish(registry);
+        Ok(())
+    }
+
+    /// Takes a file out of service that has ended other workers.
+    pub async fn quarantine(self: &Arc<Self>, entry: Quarantined) {
+        let _alone = self.change.lock().await;
+        let mut registry = Registry::clone(&self.registry.load());
+        let gone = hold_in_quarantine(&mut registry, entry);
+        self.publish(registry);
+        self.retire(gone, "put in quarantine").await;
+    }
+
+    async fn load_everything(
+        &self,
+        config: &Config,
+        paths: Vec<PathBuf>,
+    ) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
         self.restart_first(config, &paths).await;
         let outcomes = self.load_files(config, paths.clone()).await?;
         let mut failed: Vec<(PathBuf, PythonError)> = Vec::new();
@@ -338,6 +418,20 @@ fn count_loads(files: &[(PathBuf, bool)], before: &Registry, after: &Registry) {
             }
         }
     }
+}
+
+/// Every plugin file of the folder.
+pub fn plugin_files(config: &Config) -> Result<Vec<PathBuf>, ControlError> {
+    loader::plugin_files(&config.settings.plugins_dir).map_err(|problem| ControlError::Folder(problem.to_string()))
+}
+
+fn hold_in_quarantine(registry: &mut Registry, entry: Quarantined) -> Vec<Arc<Plugin>> {
+    let error = PythonError {
+        file: Some(entry.path.display().to_string()),
+        ..PythonError::new("Quarantined", entry.reason.clone())
+    };
+    let file = PluginFile { path: entry.path.clone(), ids: entry.ids, error: Some(error) };
+    registry.hold(file, &Held::Quarantined { path: entry.path, reason: entry.reason })
 }
 
 fn log_outcome(outcome: &FileOutcome) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::dispatch::Plugin;
 use crate::config::settings::CONTROL_ROUTES;
+use crate::exchange::{PluginFile, PluginFiles};
 use crate::metrics::Metrics;
 use crate::python::{FileOutcome, PluginInstance, PythonError};
 
@@ -17,6 +18,17 @@ pub struct Registry {
     deepest: usize,
     /// Files in the order of their names.
     files: BTreeMap<PathBuf, FileState>,
+    /// Ids of plugins that are not there, and why.
+    held: HashMap<String, Held>,
+}
+
+/// Why a plugin that is known is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// It waits for the worker before this one to end.
+    Awaited,
+    /// It has ended its worker again and again.
+    Quarantined { path: PathBuf, reason: String },
 }
 
 /// What became of one file.
@@ -55,6 +67,57 @@ impl Registry {
         Some((self.by_id.get(&decode(segments.first()?))?, 1))
     }
 
+    /// As [`Registry::route`], for plugins that are not there for a reason.
+    pub fn held(&self, segments: &[&str], decode: impl Fn(&str) -> String) -> Option<(String, &Held)> {
+        if self.held.is_empty() {
+            return None;
+        }
+        let decoded: Vec<String> = segments.iter().map(|segment| decode(segment)).collect();
+        let ids = (1..=decoded.len()).rev().map(|count| decoded[..count].join("/"));
+        ids.into_iter().find_map(|id| self.held.get(&id).map(|held| (id, held)))
+    }
+
+    /// Why the plugin of this id is not there.
+    pub fn held_by_id(&self, id: &str) -> Option<&Held> {
+        self.held.get(id)
+    }
+
+    /// Notes that a file is not loaded, and why its plugins are not there. The answer is those that it served.
+    pub fn hold(&mut self, file: PluginFile, held: &Held) -> Vec<Arc<Plugin>> {
+        let gone = self.remove_file(&file.path);
+        for id in &file.ids {
+            self.held.insert(id.clone(), held.clone());
+        }
+        self.files.insert(file.path, FileState { ids: Vec::new(), error: file.error });
+        gone
+    }
+
+    /// The file of a plugin that is in quarantine.
+    pub fn quarantined_file(&self, id: &str) -> Option<&Path> {
+        match self.held.get(id)? {
+            Held::Quarantined { path, .. } => Some(path),
+            Held::Awaited => None,
+        }
+    }
+
+    /// What every file serves, as plain data; of those in quarantine what they served.
+    pub fn report(&self) -> PluginFiles {
+        let of_quarantine = |path: &Path| {
+            let is_its = |held: &Held| matches!(held, Held::Quarantined { path: its, .. } if its == path);
+            let mut ids: Vec<String> =
+                self.held.iter().filter(|(_, held)| is_its(held)).map(|(id, _)| id.clone()).collect();
+            ids.sort();
+            ids
+        };
+        self.files
+            .iter()
+            .map(|(path, state)| {
+                let ids = if state.ids.is_empty() { of_quarantine(path) } else { state.ids.clone() };
+                PluginFile { path: path.clone(), ids, error: state.error.clone() }
+            })
+            .collect()
+    }
+
     /// The ids in the order of files and classes.
     pub fn ids(&self) -> Vec<&str> {
         self.files.values().flat_map(|file| &file.ids).map(String::as_str).collect()
@@ -84,7 +147,10 @@ impl Registry {
                     merged.replaced.extend(merged.registry.remove_file(&path));
                     loaded.push((path, instances));
                 }
-                Err(error) => merged.registry.files.entry(path).or_default().error = Some(error),
+                Err(error) => {
+                    merged.registry.release(&path);
+                    merged.registry.files.entry(path).or_default().error = Some(error);
+                }
             }
         }
         for (path, instances) in loaded {
@@ -94,6 +160,7 @@ impl Registry {
                     None => {
                         let id = instance.id().to_owned();
                         state.ids.push(id.clone());
+                        merged.registry.held.remove(&id);
                         merged.registry.deepest = merged.registry.deepest.max(id.split('/').count());
                         let counters = metrics.of_plugin(&id);
                         merged.registry.by_id.insert(id, Arc::new(Plugin::new(instance, counters)));
@@ -116,6 +183,7 @@ impl Registry {
 
     /// Takes a file out with all its plugins.
     pub fn remove_file(&mut self, path: &Path) -> Vec<Arc<Plugin>> {
+        self.release(path);
         let state = self.files.remove(path).unwrap_or_default();
         state.ids.iter().filter_map(|id| self.by_id.remove(id)).collect()
     }
@@ -139,6 +207,16 @@ impl Registry {
         {
             state.ids.retain(|known| known != id);
         }
+    }
+
+    /// Nothing is awaited any more.
+    pub fn await_nothing(&mut self) {
+        self.held.retain(|_, held| *held != Held::Awaited);
+    }
+
+    /// Forgets that a file is in quarantine.
+    fn release(&mut self, path: &Path) {
+        self.held.retain(|_, held| !matches!(held, Held::Quarantined { path: its, .. } if its == path));
     }
 
     fn objection(&self, id: &str) -> Option<String> {

@@ -1,40 +1,11 @@
-//! A Python error as plain data, fit to be logged and answered away from the interpreter.
-
-use std::fmt;
+//! A Python exception -> [`PythonError`], plain data.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// What went wrong in Python code, and where in the user's file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PythonError {
-    /// The exception's class.
-    pub kind: String,
-    pub message: String,
-    pub file: Option<String>,
-    pub line: Option<u32>,
-    /// The traceback, for the log.
-    pub traceback: String,
-}
-
-impl fmt::Display for PythonError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.kind, self.message)?;
-        if let (Some(file), Some(line)) = (&self.file, self.line) {
-            write!(formatter, " ({file}, line {line})")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for PythonError {}
+pub use crate::exchange::PythonError;
 
 impl PythonError {
-    /// An error that no Python code raised.
-    pub fn new(kind: &str, message: impl Into<String>) -> Self {
-        Self { kind: kind.to_owned(), message: message.into(), ..Self::default() }
-    }
-
     /// The description that `pserve_runtime.loader.describe` makes.
     pub(super) fn from_description(description: &Bound<'_, PyDict>) -> PyResult<Self> {
         fn field<'py, T: FromPyObjectOwned<'py>>(from: &Bound<'py, PyDict>, name: &str) -> Option<T> {

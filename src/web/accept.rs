@@ -90,7 +90,7 @@ fn welcome(accepted: Accepted, site: &Arc<Site>) {
         Accepted::Tcp(stream, peer) => match site.connections.admit(Some(peer.ip()), limits) {
             Ok(place) => drop(tokio::spawn(serve_tcp(stream, peer, Arc::clone(site), place))),
             // A handshake for the sake of a refusal would cost more than many requests do.
-            Err(_) if site.tls.load().is_some() => {}
+            Err(_) if site.tls.is_some() => {}
             Err(reason) => tell(stream, reason, site),
         },
         // Whoever is behind a Unix socket is the proxy's affair.

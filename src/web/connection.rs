@@ -52,7 +52,7 @@ pub async fn serve_tcp(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, pla
         return;
     };
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = site.tls.load_full() else {
+    let Some(acceptor) = site.tls.clone() else {
         return serve(Socket::new(stream, place), Ends { peer, local, is_tls: false }, &site).await;
     };
     let activity = Arc::clone(place.activity());

@@ -1,7 +1,5 @@
 //! `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: behind the global key.
 
-use std::sync::Arc;
-
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use warp::reply::Response;
@@ -9,9 +7,7 @@ use warp::reply::Response;
 use super::Site;
 use super::fields::decode_path;
 use super::reply::{ApiError, json_reply, python_error};
-use crate::exchange::PluginRequest;
-use crate::plugins::ControlError;
-use crate::python::PythonError;
+use crate::exchange::{Change, PluginRequest};
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,40 +38,89 @@ impl ControlRoute {
     }
 }
 
-/// Does what is asked for; the key has been checked.
+/// Does what is asked for, on every worker; the key has been checked.
 pub async fn answer(site: &Site, route: ControlRoute, request: &PluginRequest) -> Result<Response, ApiError> {
     let body = match route {
         ControlRoute::Plugins => {
             let is_verbose = request.query.iter().any(|(name, value)| name == "verbose" && value != "0");
-            if is_verbose { verbose_list(site) } else { json!({"loaded_plugins": loaded(site)}) }
+            list(site, is_verbose).await
         }
         ControlRoute::ReloadAll => reload_all(site).await?,
         ControlRoute::Reload(name) => {
-            let (plugins, id) = (Arc::clone(&site.plugins), name.clone());
-            to_the_end(async move { plugins.reload(&id).await }).await?;
+            site.link.change(Change::Reload(name.clone())).await?;
             json!({"reloaded": name, "success": true})
         }
         ControlRoute::Load(stem) => {
-            let (plugins, file) = (Arc::clone(&site.plugins), stem.clone());
-            let ids = to_the_end(async move { plugins.load(&file).await }).await?;
-            json!({"loaded": stem, "success": true, "plugins": ids})
+            let changed = site.link.change(Change::Load(stem.clone())).await?;
+            json!({"loaded": stem, "success": true, "plugins": changed.ids})
         }
         ControlRoute::Unload(name) => {
-            let (plugins, id) = (Arc::clone(&site.plugins), name.clone());
-            to_the_end(async move { plugins.unload(&id).await }).await?;
+            site.link.change(Change::Unload(name.clone())).await?;
             json!({"unloaded": name, "success": true})
         }
     };
     Ok(json_reply(StatusCode::OK, &body))
 }
 
-/// Runs a change in a task of its own: a client that hangs up in the middle must not leave it half done.
-async fn to_the_end<T: Send + 'static>(
-    change: impl Future<Output = Result<T, ControlError>> + Send + 'static,
-) -> Result<T, ControlError> {
-    match tokio::spawn(change).await {
-        Ok(result) => result,
-        Err(problem) => Err(ControlError::Failed(PythonError::new("Panic", problem.to_string()))),
+/// What all workers serve together.
+async fn list(site: &Site, is_verbose: bool) -> Value {
+    let mut own = verbose_list(site);
+    // A supervisor that does not answer is no reason not to.
+    let overview = site.link.overview().await.unwrap_or_default();
+    let reports = overview.workers.iter().filter_map(|worker| worker.plugins.as_ref());
+    let others: Vec<&Value> = reports.collect();
+    if let Some(names) = own["loaded_plugins"].as_array_mut() {
+        for name in others.iter().filter_map(|list| list["loaded_plugins"].as_array()).flatten() {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    if !is_verbose {
+        return json!({"loaded_plugins": own["loaded_plugins"]});
+    }
+    add_calls(&mut own, &others);
+    own["workers"] = overview
+        .workers
+        .iter()
+        .map(|worker| {
+            json!({
+                "number": worker.number,
+                "pid": worker.pid,
+                "state": worker.state,
+                "age_seconds": worker.age_seconds,
+                "restarts": worker.restarts.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+                "answers": worker.plugins.is_some(),
+            })
+        })
+        .collect();
+    let quarantined = overview
+        .quarantined
+        .iter()
+        .map(|entry| json!({"file": entry.path.display().to_string(), "plugins": entry.ids, "reason": entry.reason}));
+    own["quarantine"] = quarantined.collect();
+    own["last_reload_failure"] = overview.last_failure.into();
+    own
+}
+
+/// Sums the calls of each plugin up over the workers. Each of them has told of itself, this one too.
+fn add_calls(own: &mut Value, reports: &[&Value]) {
+    if reports.is_empty() {
+        return;
+    }
+    let Some(files) = own["files"].as_array_mut() else { return };
+    for plugin in files.iter_mut().filter_map(|file| file["plugins"].as_array_mut()).flatten() {
+        let of_same_name = |found: &&Value| found["name"] == plugin["name"];
+        let sum: u64 = reports
+            .iter()
+            .filter_map(|list| list["files"].as_array())
+            .flatten()
+            .filter_map(|file| file["plugins"].as_array())
+            .flatten()
+            .filter(of_same_name)
+            .filter_map(|found| found["calls"].as_u64())
+            .sum();
+        plugin["calls"] = sum.into();
     }
 }
 
@@ -84,8 +129,7 @@ fn loaded(site: &Site) -> Vec<String> {
 }
 
 async fn reload_all(site: &Site) -> Result<Value, ApiError> {
-    let plugins = Arc::clone(&site.plugins);
-    let failed = to_the_end(async move { plugins.reload_all().await }).await?;
+    let failed = site.link.change(Change::ReloadAll).await?.failed;
     if failed.is_empty() {
         return Ok(json!({"status": "All plugins reloaded", "loaded_plugins": loaded(site)}));
     }
@@ -100,7 +144,7 @@ async fn reload_all(site: &Site) -> Result<Value, ApiError> {
 }
 
 /// Every file with its plugins and its last error.
-fn verbose_list(site: &Site) -> Value {
+pub fn verbose_list(site: &Site) -> Value {
     let registry = site.plugins.registry();
     let files: Vec<Value> = registry
         .files()

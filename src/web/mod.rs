@@ -29,16 +29,15 @@ mod reply;
 mod request_body;
 mod request_line;
 mod server;
+mod site;
 mod socket;
 mod tls;
 mod upgrade;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwapOption;
 use bytes::Buf;
 use futures_util::{FutureExt, Stream};
 use http::{HeaderMap, Method};
@@ -50,34 +49,13 @@ pub use access_log::AccessLog;
 use client::Connection;
 pub use connections::{Connections, Counts};
 pub use deadlines::Leaving;
-pub use listener::{BoundListener, bind_listeners, socket_objection};
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
 pub use server::Server;
+pub use site::Site;
 
 use crate::config::Settings;
-use crate::config::live::LiveConfig;
 use crate::exchange::{CallError, Raised};
-use crate::metrics::Metrics;
-use crate::plugins::Plugins;
-
-/// What every request can reach.
-#[derive(Debug)]
-pub struct Site {
-    pub config: Arc<LiveConfig>,
-    pub plugins: Arc<Plugins>,
-    pub metrics: Arc<Metrics>,
-    pub access_log: ArcSwapOption<AccessLog>,
-    /// Requests since the start.
-    pub requests: AtomicU64,
-    pub started: Instant,
-    /// Set when a stop has been asked for.
-    pub is_draining: AtomicBool,
-    /// Who is connected.
-    pub connections: Arc<Connections>,
-    /// Set when the server speaks HTTPS.
-    pub tls: ArcSwapOption<TlsAcceptor>,
-}
 
 /// What makes TLS connections of TCP ones.
 pub struct TlsAcceptor(tokio_native_tls::TlsAcceptor);

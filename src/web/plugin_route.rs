@@ -19,6 +19,7 @@ use crate::config::KeyRule;
 use crate::config::settings::BodyMode;
 use crate::exchange::{CallError, PluginRequest};
 use crate::metrics::PluginMetrics;
+use crate::plugins::Held;
 
 /// Methods that every plugin takes; HEAD is GET without the body.
 const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
@@ -43,6 +44,10 @@ enum Target {
         own_methods: Vec<String>,
         body_mode: BodyMode,
     },
+    /// A plugin that waits for its old self, in another worker, to end.
+    Awaited {
+        id: String,
+    },
     Probe(Probe),
     /// A static file: the decoded path under the documents' route.
     Document {
@@ -57,7 +62,13 @@ pub async fn answer<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let limits = &site.config.get().settings.limits;
-    match find_target(site, &head.raw_path)? {
+    let target = match find_target(site, &head.raw_path)? {
+        Target::Awaited { id } if !site.plugins.has_come(&id).await => return Err(ApiError::NotThereYet { id }),
+        Target::Awaited { .. } => find_target(site, &head.raw_path)?,
+        found => found,
+    };
+    match target {
+        Target::Awaited { id } => Err(ApiError::NotThereYet { id }),
         Target::Document { rest } => document(site, &head, rest.as_deref()).await,
         Target::Probe(probe) => probes::answer(site, probe, &head.method).await,
         Target::Control(route) => {
@@ -145,6 +156,13 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     let segments: Vec<&str> = rest.split('/').collect();
     let registry = site.plugins.registry();
     let Some((plugin, used)) = registry.route(&segments, decode_path) else {
+        match registry.held(&segments, decode_path) {
+            Some((id, Held::Awaited)) => return Ok(Target::Awaited { id }),
+            Some((id, Held::Quarantined { reason, .. })) => {
+                return Err(ApiError::Quarantined { id, reason: reason.clone() });
+            }
+            None => {}
+        }
         if let Some(probe) = Probe::parse(raw_path) {
             return Ok(Target::Probe(probe));
         }

@@ -7,9 +7,7 @@ use warp::reply::{Reply, Response};
 
 use super::body::SetAside;
 use super::body_pace::TOO_SLOW;
-use crate::exchange::{CallError, JSON, PluginReply, Raised, ReplyBody};
-use crate::plugins::ControlError;
-use crate::python::PythonError;
+use crate::exchange::{CallError, ControlError, JSON, PluginReply, PythonError, Raised, ReplyBody};
 
 /// Every reason to answer with an error.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +26,10 @@ pub enum ApiError {
     Unauthorized,
     #[error("too many calls of this plugin are waiting")]
     Overloaded,
+    #[error("/{id} is in quarantine: {reason}; /reload/{id} gives it another chance")]
+    Quarantined { id: String, reason: String },
+    #[error("/{id} is not there yet: it waits for its old self to end")]
+    NotThereYet { id: String },
     #[error("{0}")]
     Call(CallError),
     #[error("{0}")]
@@ -115,10 +117,11 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::FORBIDDEN, json!({"error": "unauthorized"}))
         }
         ApiError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, named(&error)),
-        ApiError::Overloaded | ApiError::Call(CallError::NoThread) => {
+        ApiError::Overloaded | ApiError::NotThereYet { .. } | ApiError::Call(CallError::NoThread) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             (StatusCode::SERVICE_UNAVAILABLE, named(&error))
         }
+        ApiError::Quarantined { .. } => (StatusCode::SERVICE_UNAVAILABLE, named(&error)),
         ApiError::Call(CallError::Raised(raised)) => (StatusCode::INTERNAL_SERVER_ERROR, exception(raised, debug)),
         ApiError::Call(CallError::Lost) => (StatusCode::INTERNAL_SERVER_ERROR, named(&error)),
         ApiError::Control(ControlError::NoSuchPlugin(_) | ControlError::NoSuchFile(_) | ControlError::Gone { .. }) => {
@@ -134,6 +137,10 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
         }
         ApiError::Control(ControlError::Folder(_)) => {
             (StatusCode::INTERNAL_SERVER_ERROR, without_success(named(&error)))
+        }
+        ApiError::Control(ControlError::Interrupted(_)) => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            (StatusCode::SERVICE_UNAVAILABLE, without_success(named(&error)))
         }
         ApiError::Control(ControlError::Failed(failed)) => {
             (StatusCode::INTERNAL_SERVER_ERROR, without_success(python_error(&failed, debug)))

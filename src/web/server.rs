@@ -23,13 +23,13 @@ use super::client::{Connection, client};
 use super::compression::{accepts, compress};
 use super::cors::Verdict;
 use super::deadlines::Leaving;
-use super::listener::{BoundListener, bind_listeners, set_mode};
+use super::listener::Listener;
 use super::probes::Unlogged;
 use super::upgrade::carry;
 use super::{Site, cors, reply};
 use crate::config::Settings;
-use crate::config::settings::ListenAddress;
 use crate::exchange::ReplyBody;
+use crate::handoff::Inherited;
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
@@ -43,63 +43,21 @@ pub struct Server {
 
 #[derive(Debug)]
 struct AcceptLoop {
-    /// As configured: the port may be 0.
-    configured: ListenAddress,
-    actual: ListenAddress,
     stop: Arc<StopAccepting>,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    /// Starts to accept on listeners that were bound for these addresses.
-    pub fn start(site: Arc<Site>, addresses: &[ListenAddress], listeners: Vec<BoundListener>) -> anyhow::Result<Self> {
+    /// Starts to accept on the sockets that this worker has inherited.
+    pub fn start(site: Arc<Site>, listeners: Vec<Inherited>) -> anyhow::Result<Self> {
         let mut server = Self { site, loops: Vec::new() };
-        for (address, listener) in addresses.iter().zip(listeners) {
-            server.accept_on(address.clone(), listener)?;
+        for inherited in listeners {
+            let listener = Listener::watch(inherited).context("a listener cannot be watched")?;
+            let stop = Arc::new(StopAccepting::default());
+            let task = tokio::spawn(accept(listener, Arc::clone(&server.site), Arc::clone(&stop)));
+            server.loops.push(AcceptLoop { stop, task });
         }
         Ok(server)
-    }
-
-    /// Where it listens.
-    pub fn addresses(&self) -> Vec<ListenAddress> {
-        self.loops.iter().map(|accepting| accepting.actual.clone()).collect()
-    }
-
-    /// Moves to other addresses: the new ones are bound before the old ones are given up, and connections that stand
-    /// are not touched. Errs when a new one cannot be bound: nothing has changed then.
-    pub fn move_to(&mut self, addresses: &[ListenAddress]) -> anyhow::Result<bool> {
-        // A socket whose file somebody has removed is made again.
-        let is_there = |address: &ListenAddress| match address {
-            ListenAddress::Tcp(_) => true,
-            ListenAddress::Unix { path, .. } => path.exists(),
-        };
-        let is_served = |address: &ListenAddress| {
-            is_there(address) && self.loops.iter().any(|accepting| accepting.configured.is_same_place(address))
-        };
-        let (old, new): (Vec<_>, Vec<_>) = addresses.iter().cloned().partition(is_served);
-        let listeners = bind_listeners(&new)?;
-        old.iter().for_each(set_mode);
-        let has_changed = !new.is_empty() || self.loops.len() != addresses.len();
-        self.loops.retain(|accepting| {
-            let stays = old.iter().any(|address| address.is_same_place(&accepting.configured));
-            if !stays {
-                accepting.stop.ask(Leaving::LastOne);
-            }
-            stays
-        });
-        for (address, listener) in new.into_iter().zip(listeners) {
-            self.accept_on(address, listener)?;
-        }
-        Ok(has_changed)
-    }
-
-    fn accept_on(&mut self, configured: ListenAddress, listener: BoundListener) -> anyhow::Result<()> {
-        let listener = listener.watch().context("a listener cannot be watched")?;
-        let actual = listener.address(&configured).context("a listener has no address")?;
-        let stop = Arc::new(StopAccepting::default());
-        let task = tokio::spawn(accept(listener, Arc::clone(&self.site), Arc::clone(&stop)));
-        self.loops.push(AcceptLoop { configured, actual, stop, task });
-        Ok(())
     }
 
     /// Stops accepting, lets idle connections go, and waits for the others, no longer than the limit. Every answer from

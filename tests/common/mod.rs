@@ -213,6 +213,23 @@ impl TestServer {
         Pid::from_child(&self.child)
     }
 
+    /// The processes that serve, oldest first: the children of the one that is signalled.
+    pub fn workers(&self) -> Vec<Pid> {
+        let supervisor = self.child.id();
+        let text =
+            std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap_or_default();
+        let mut pids: Vec<i32> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        pids.sort_unstable();
+        pids.into_iter().filter_map(Pid::from_raw).collect()
+    }
+
+    /// The only worker.
+    pub fn worker(&self) -> Pid {
+        let workers = self.workers();
+        assert_eq!(workers.len(), 1, "{}", self.log());
+        workers[0]
+    }
+
     /// Waits for the end of the process.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import os
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -51,5 +52,7 @@ class StandInImporter(EmbeddedImporter):
 
 def install(sources: Mapping[str, tuple[str, str]], stand_ins: Mapping[str, tuple[str, str]]) -> None:
     """Puts one importer before all others: an installed package of the same name is not looked at. And one behind."""
+    # How the supervisor started this process concerns no plugin, and no program that a plugin starts.
+    os.environ.pop("PSERVE_WORKER", None)
     sys.meta_path.insert(0, EmbeddedImporter(sources))
     sys.meta_path.append(StandInImporter(stand_ins))

@@ -1,0 +1,184 @@
+//! What the supervisor and a worker say to each other, and what a worker is given at its start.
+//!
+//! A worker is the same program, started by exec with one end of a socket pair as its standard input. The first message
+//! through it carries the worker's task and, as open descriptors, its listeners; after that both sides talk in JSON.
+
+mod channel;
+mod link;
+mod seat;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use channel::{MessageReader, MessageWriter, split};
+pub use link::Link;
+pub use seat::{Seat, hand_over};
+
+use crate::config::settings::ListenAddress;
+use crate::exchange::{Change, Changed, ControlError, PluginFiles, Quarantined};
+use crate::metrics::Snapshot;
+
+/// Names the supervisor to a worker: its process number. Plugins do not see it.
+pub const WORKER_VARIABLE: &str = "PSERVE_WORKER";
+
+/// What a worker starts with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Assignment {
+    /// From 1 on; the one that takes a worker's place has its number.
+    pub number: usize,
+    /// Where the listeners that come along were bound, in their order.
+    pub addresses: Vec<ListenAddress>,
+    pub ini_path: PathBuf,
+    /// The INI file as it was when it was last put in force: every worker works with the same.
+    pub ini_text: String,
+    /// The files to load; `None` is all of the folder.
+    pub files: Option<Vec<PathBuf>>,
+    /// Files that can be loaded only when the worker before this one has ended: what they own is exclusive.
+    pub later: PluginFiles,
+    /// Plugins of those files that have been unloaded.
+    pub unloaded: Vec<String>,
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A listening socket that the supervisor has bound.
+#[derive(Debug)]
+pub struct Inherited {
+    /// As configured: the port may be 0.
+    pub configured: ListenAddress,
+    pub socket: OwnedFd,
+}
+
+/// What is asked of the supervisor on behalf of a client.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Ask {
+    Change(Change),
+    /// How all workers are.
+    Overview,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Answer {
+    Changed(Result<Changed, ControlError>),
+    Overview(Box<Overview>),
+}
+
+/// All workers, as far as they say how they are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Overview {
+    pub workers: Vec<WorkerView>,
+    /// What workers that have ended counted.
+    pub ended: Snapshot,
+    /// When the server started, as Unix time.
+    pub started: f64,
+    /// Why the last restart by signal failed, when it did.
+    pub last_failure: Option<String>,
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// One worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerView {
+    pub number: usize,
+    pub pid: u32,
+    /// `starting`, `serving` or `retiring`.
+    pub state: String,
+    /// How often this number's worker has been replaced, by reason.
+    pub restarts: Vec<(String, u64)>,
+    pub age_seconds: u64,
+    /// What it says of its plugins; missing when it did not answer in time.
+    pub plugins: Option<Value>,
+    /// What it was last heard to have counted.
+    pub counted: Snapshot,
+}
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Description {
+    /// Its plugin files, as `/plugins?verbose=1` shows them.
+    pub plugins: Value,
+    pub counted: Snapshot,
+}
+
+/// From the supervisor to a worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Order {
+    /// Accept connections.
+    Serve,
+    /// Leave the listeners to others, finish, end.
+    Retire,
+    /// Finish, end: nobody comes after you.
+    Stop,
+    /// Do this, with the INI file as it is now.
+    Change {
+        ticket: u64,
+        change: Change,
+        ini_text: Option<String>,
+    },
+    /// Load these files now, which had to wait for the worker before.
+    LoadLater,
+    /// Say how you are.
+    Describe {
+        ticket: u64,
+    },
+    Answer {
+        ticket: u64,
+        answer: Answer,
+    },
+    Quarantine(Quarantined),
+    /// Write status and stacks to the log.
+    Dump,
+}
+
+/// From a worker to the supervisor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Report {
+    /// The plugins are up; it waits for the word to serve.
+    Loaded(PluginFiles),
+    /// It will end: the reason for people, and whether what the user typed is wrong.
+    CannotStart {
+        message: String,
+        is_usage: bool,
+    },
+    Serving,
+    /// A change is done, and what the plugins are now.
+    Done {
+        ticket: u64,
+        result: Result<Changed, ControlError>,
+        files: PluginFiles,
+    },
+    Described {
+        ticket: u64,
+        report: Box<Description>,
+    },
+    Ask {
+        ticket: u64,
+        ask: Ask,
+    },
+    /// Every second: how long the event loop has stood still.
+    Beat {
+        stalled: Duration,
+    },
+    /// It wants a fresh worker in its place.
+    Tired {
+        reason: TiredBecause,
+        words: String,
+    },
+    /// What it has counted, now and then and at its end.
+    Counted(Box<Snapshot>),
+}
+
+/// Why a worker wants to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TiredBecause {
+    Requests,
+    Memory,
+    Age,
+    LostThreads,
+    NoDescriptors,
+    Signal,
+}

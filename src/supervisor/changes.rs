@@ -1,0 +1,221 @@
+//! The control routes across all workers: one change at a time, on the worker that was asked first. When that one
+//! cannot do it nothing has changed; else the others follow, and one that cannot is replaced.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use super::Supervisor;
+use super::sets::START_PATIENCE;
+use super::worker_process::{Key, State, Worker};
+use crate::config::{Config, live};
+use crate::exchange::{Change, Changed, ControlError, PluginFiles};
+use crate::handoff::{Answer, Ask, Order};
+
+/// Changes that wait, and the one that is under way.
+#[derive(Default)]
+pub(super) struct Changes {
+    waiting: VecDeque<Wanted>,
+    current: Option<Current>,
+    next_ticket: u64,
+}
+
+struct Wanted {
+    origin: Key,
+    ticket: u64,
+    change: Change,
+    since: Instant,
+}
+
+struct Current {
+    wanted: Wanted,
+    /// Names the change to the workers.
+    ticket: u64,
+    /// What is in force when it succeeds.
+    config: Option<Config>,
+    /// Workers that have not answered yet.
+    awaited: BTreeSet<Key>,
+    /// What the first worker has done; `None` while it is at it.
+    done: Option<Changed>,
+    /// Why a worker could not follow.
+    failed: Option<ControlError>,
+}
+
+impl Changes {
+    /// Answers everybody that nothing will come of it.
+    pub(super) fn interrupt(&mut self, workers: &BTreeMap<Key, Worker>, why: &str) {
+        let current = self.current.take().map(|current| current.wanted);
+        for wanted in current.into_iter().chain(self.waiting.drain(..)) {
+            reply(workers, &wanted, Err(ControlError::Interrupted(why.to_owned())));
+        }
+    }
+}
+
+fn reply(workers: &BTreeMap<Key, Worker>, wanted: &Wanted, result: Result<Changed, ControlError>) {
+    if let Some(worker) = workers.get(&wanted.origin) {
+        worker.order(Order::Answer { ticket: wanted.ticket, answer: Answer::Changed(result) });
+    }
+}
+
+impl Supervisor {
+    /// A worker asks on behalf of a client.
+    pub(super) fn answer(&mut self, origin: Key, ticket: u64, ask: Ask) {
+        match ask {
+            Ask::Overview => self.begin_overview(origin, ticket),
+            Ask::Change(change) => {
+                let wanted = Wanted { origin, ticket, change, since: Instant::now() };
+                if self.ending.is_some() {
+                    let why = ControlError::Interrupted("the server is stopping".to_owned());
+                    return reply(&self.workers, &wanted, Err(why));
+                }
+                self.changes.waiting.push_back(wanted);
+            }
+        }
+    }
+
+    /// Starts the next change when none is under way, no reload by signal, and no worker that would miss it.
+    pub(super) fn go_on_with_changes(&mut self) {
+        while self.changes.current.is_none() && self.coming.is_none() {
+            let Some(next) = self.changes.waiting.front() else { return };
+            let is_starting = |worker: &Worker| matches!(worker.state, State::Starting | State::Loaded);
+            if self.workers.values().any(is_starting) && next.since.elapsed() < START_PATIENCE {
+                return;
+            }
+            let Some(wanted) = self.changes.waiting.pop_front() else { return };
+            self.begin_change(wanted);
+        }
+    }
+
+    fn begin_change(&mut self, wanted: Wanted) {
+        let takes_config = !matches!(wanted.change, Change::Unload(_));
+        let config = match takes_config.then(|| Config::load(&self.config.path)).transpose() {
+            Ok(config) => config,
+            Err(problem) => return reply(&self.workers, &wanted, Err(problem.into())),
+        };
+        if let Some(config) = &config {
+            live::hide_keys(config);
+            for warning in &config.settings.warnings {
+                log::warn!("{warning}");
+            }
+        }
+        let is_origin = self.workers.get(&wanted.origin).is_some_and(|worker| worker.state == State::Serving);
+        let first = if is_origin { Some(wanted.origin) } else { self.serving().map(|(key, _)| key).next() };
+        let Some(first) = first else {
+            let why = ControlError::Interrupted("no worker serves at the moment".to_owned());
+            return reply(&self.workers, &wanted, Err(why));
+        };
+        self.changes.next_ticket += 1;
+        let current = Current {
+            wanted,
+            ticket: self.changes.next_ticket,
+            config,
+            awaited: BTreeSet::from([first]),
+            done: None,
+            failed: None,
+        };
+        self.order_change(&current, first);
+        self.changes.current = Some(current);
+    }
+
+    fn order_change(&self, current: &Current, key: Key) {
+        if let Some(worker) = self.workers.get(&key) {
+            let ini_text = current.config.as_ref().map(|config| config.text.clone());
+            worker.order(Order::Change { ticket: current.ticket, change: current.wanted.change.clone(), ini_text });
+        }
+    }
+
+    pub(super) fn change_is_done(
+        &mut self,
+        key: Key,
+        ticket: u64,
+        result: Result<Changed, ControlError>,
+        files: PluginFiles,
+    ) {
+        self.with(key, |worker| worker.files = files);
+        let Some(mut current) = self.changes.current.take_if(|current| current.ticket == ticket) else { return };
+        current.awaited.remove(&key);
+        match (&current.done, result) {
+            (None, Err(error)) => {
+                // The first worker keeps what it had, and so do all.
+                return reply(&self.workers, &current.wanted, Err(error));
+            }
+            (None, Ok(changed)) => {
+                self.take_over(&mut current, key, changed);
+                let others: Vec<Key> = self.serving().map(|(other, _)| other).filter(|other| *other != key).collect();
+                for other in others {
+                    self.order_change(&current, other);
+                    current.awaited.insert(other);
+                }
+            }
+            (Some(_), Ok(_)) => {}
+            (Some(_), Err(error)) => {
+                self.replace_one_out_of_step(key, &error);
+                current.failed = Some(error);
+            }
+        }
+        self.finish_change(current);
+    }
+
+    /// What the first worker has done holds for all that start from now on.
+    fn take_over(&mut self, current: &mut Current, key: Key, changed: Changed) {
+        if let Some(config) = current.config.take() {
+            self.config = config;
+            current.config = Some(self.config.clone());
+        }
+        self.version += 1;
+        let files = self.workers.get(&key).map(|worker| worker.files.clone()).unwrap_or_default();
+        let serves = |id: &String| files.iter().any(|file| file.ids.contains(id));
+        match &current.wanted.change {
+            Change::Unload(id) => self.unloaded.push(id.clone()),
+            Change::ReloadAll => {
+                self.unloaded.clear();
+                self.lift_quarantine(|_| true);
+            }
+            Change::Reload(id) => self.lift_quarantine(|entry| entry.ids.contains(id)),
+            Change::Load(stem) => {
+                let is_meant = |path: &std::path::Path| {
+                    path.file_stem().is_some_and(|found| found.to_string_lossy().eq_ignore_ascii_case(stem))
+                };
+                self.lift_quarantine(|entry| is_meant(&entry.path));
+            }
+        }
+        self.unloaded.retain(|id| !serves(id));
+        self.files = Some(files.into_iter().map(|file| file.path).collect());
+        current.done = Some(changed);
+    }
+
+    fn finish_change(&mut self, current: Current) {
+        if !current.awaited.is_empty() {
+            self.changes.current = Some(current);
+            return;
+        }
+        let result = match current.failed {
+            Some(error) => Err(error),
+            None => Ok(current.done.unwrap_or_default()),
+        };
+        reply(&self.workers, &current.wanted, result);
+    }
+
+    /// A worker that could not do what another has done starts afresh, so that all serve the same.
+    fn replace_one_out_of_step(&mut self, key: Key, error: &ControlError) {
+        let Some(worker) = self.workers.get(&key) else { return };
+        let (number, generation) = (worker.number, worker.generation);
+        log::error!("worker {number} (PID {}) cannot follow the others: {error}; it is replaced", worker.pid);
+        self.count_restart(number, "out_of_step");
+        if let Err(problem) = self.start_worker(number, generation, Some(key)) {
+            log::error!("no worker can be started in its place: {problem:#}");
+        }
+    }
+
+    /// A worker has gone: nobody waits for it any more.
+    pub(super) fn changes_lose(&mut self, key: Key) {
+        let Some(mut current) = self.changes.current.take() else { return };
+        if !current.awaited.remove(&key) {
+            self.changes.current = Some(current);
+        } else if current.done.is_none() {
+            let why = ControlError::Interrupted("the worker ended while it did this; the log tells why".to_owned());
+            reply(&self.workers, &current.wanted, Err(why));
+        } else {
+            self.finish_change(current);
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Workers that start together: the first ones, those of a reload, and single ones that take another's place.
+//!
+//! A set is proven before its predecessor goes: every worker has loaded its plugins before any of it accepts, and all
+//! of it accepts before the old one is asked to leave.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pidfile::PidFile;
+use super::sockets::{self, BoundListener};
+use super::worker_process::{Key, Plan, State, Worker};
+use super::{Supervisor, addresses};
+use crate::config::settings::ListenAddress;
+use crate::config::{Config, live};
+use crate::exchange::PluginFiles;
+use crate::handoff::{Assignment, Order, TiredBecause};
+use crate::{exit_status, logging};
+
+/// What a file may take to load beyond the limit for `initialize`: import and constructor have none of their own.
+const LOADING_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long changes wait for a worker that is starting.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A set on its way into service.
+pub(super) struct Coming {
+    pub generation: u64,
+    pub config: Config,
+    pub listeners: Vec<Arc<BoundListener>>,
+    /// The signal that asked for it; `None` for the first.
+    pub signal: Option<&'static str>,
+}
+
+impl Supervisor {
+    pub(super) fn start_first_set(&mut self, listeners: Vec<Arc<BoundListener>>) {
+        let config = self.config.clone();
+        self.start_set(config, listeners, None);
+    }
+
+    /// Takes up everything as it is now, in new workers; whatever cannot work leaves the old ones serving.
+    pub(super) fn reload(&mut self, signal: &'static str) {
+        if self.ending.is_some() {
+            return;
+        }
+        if self.coming.as_ref().is_some_and(|coming| coming.signal.is_none()) {
+            self.reload_after_start = Some(signal);
+            return;
+        }
+        log::info!("{signal}: reading {} and starting new workers", self.config.path.display());
+        self.service_manager.reloading("starting new workers");
+        logging::reopen();
+        self.abandon_coming("another reload has been asked for");
+        let config = match Config::load(&self.config.path) {
+            Ok(config) => config,
+            Err(problem) => {
+                return self.reload_failed(format!("{problem}; the old configuration stays"));
+            }
+        };
+        live::hide_keys(&config);
+        for warning in &config.settings.warnings {
+            log::warn!("{warning}");
+        }
+        let known: Vec<_> = self.listeners.iter().chain(&self.activated).cloned().collect();
+        match sockets::listeners_for(&addresses(&config.settings, &self.activated), &known) {
+            Ok(listeners) => self.start_set(config, listeners, Some(signal)),
+            Err(problem) => self.reload_failed(format!("{problem:#}; the old addresses stay")),
+        }
+    }
+
+    fn reload_failed(&mut self, why: String) {
+        log::error!("the reload failed, the old workers go on: {why}");
+        self.last_failure = Some(why);
+        self.service_manager.ready("the last reload failed; the log tells why");
+    }
+
+    fn start_set(&mut self, config: Config, listeners: Vec<Arc<BoundListener>>, signal: Option<&'static str>) {
+        let generation = self.next_generation();
+        let count = config.settings.server.workers;
+        self.coming = Some(Coming { generation, config, listeners, signal });
+        for number in 1..=count {
+            if let Err(problem) = self.start_worker(number, generation, None) {
+                return self.coming_failed(format!("{problem:#}"), exit_status::FAILURE);
+            }
+        }
+    }
+
+    fn next_generation(&self) -> u64 {
+        let known = self.workers.values().map(|worker| worker.generation);
+        known.chain([self.generation]).max().unwrap_or_default() + 1
+    }
+
+    /// Starts one worker, of the set that is coming or of the one in service.
+    pub(super) fn start_worker(&mut self, number: usize, generation: u64, replaces: Option<Key>) -> anyhow::Result<()> {
+        let coming = self.coming.as_ref().filter(|coming| coming.generation == generation);
+        let config = coming.map_or(&self.config, |coming| &coming.config);
+        let listeners = coming.map_or(&self.listeners, |coming| &coming.listeners);
+        // A reload by signal takes everything up afresh.
+        let is_fresh = coming.is_some();
+        let assignment = Assignment {
+            number,
+            addresses: listeners.iter().map(|listener| listener.configured().clone()).collect(),
+            ini_path: config.path.clone(),
+            ini_text: config.text.clone(),
+            files: self.files.clone().filter(|_| !is_fresh),
+            later: self.exclusive_files(config, is_fresh || replaces.is_some()),
+            unloaded: if is_fresh { Vec::new() } else { self.unloaded.clone() },
+            // The first set may lose files on its way; a reload by signal gives all of them another chance.
+            quarantined: if coming.is_some_and(|coming| coming.signal.is_some()) {
+                Vec::new()
+            } else {
+                self.quarantined.clone()
+            },
+        };
+        let plan = Plan { generation, version: self.version, replaces, assignment };
+        let listeners = listeners.clone();
+        self.next_key += 1;
+        let worker = Worker::start(self.next_key, plan, &listeners, &self.events)?;
+        log::debug!("worker {number} starts, PID {}", worker.pid);
+        self.workers.insert(self.next_key, worker);
+        Ok(())
+    }
+
+    /// Files of plugins that cannot stand beside their old selves, when an old self is there.
+    fn exclusive_files(&self, config: &Config, has_predecessor: bool) -> PluginFiles {
+        let files = self.serving().filter(|_| has_predecessor).flat_map(|(_, worker)| &worker.files);
+        let is_exclusive = |id: &String| config.settings.options_of(id).restart_on_reload;
+        let mut exclusive: PluginFiles = files.filter(|file| file.ids.iter().any(is_exclusive)).cloned().collect();
+        exclusive.sort_by(|one, other| one.path.cmp(&other.path));
+        exclusive.dedup_by(|one, other| one.path == other.path);
+        exclusive
+    }
+
+    pub(super) fn worker_has_loaded(&mut self, key: Key, files: PluginFiles) {
+        let Some(worker) = self.workers.get_mut(&key) else { return };
+        worker.files = files;
+        if worker.state != State::Starting {
+            return;
+        }
+        worker.state = State::Loaded;
+        let (generation, version, number) = (worker.generation, worker.version, worker.number);
+        if self.coming.as_ref().is_some_and(|coming| coming.generation == generation) {
+            self.promote_when_all_are_loaded();
+        } else if version != self.version {
+            // The plugins have changed meanwhile: it would not know of that.
+            self.with(key, Worker::kill);
+            self.place(number).due = Some(Instant::now());
+        } else {
+            self.let_serve(key);
+        }
+    }
+
+    fn let_serve(&mut self, key: Key) {
+        self.with(key, |worker| {
+            worker.state = State::Serving;
+            worker.order(Order::Serve);
+        });
+    }
+
+    fn promote_when_all_are_loaded(&mut self) {
+        let Some(coming) = &self.coming else { return };
+        let count = coming.config.settings.server.workers;
+        let mates: Vec<Key> = self.mates(coming.generation, State::Loaded);
+        if mates.len() < count {
+            return;
+        }
+        if let Some(objection) = self.objection(&mates) {
+            return self.coming_failed(objection, exit_status::FAILURE);
+        }
+        for key in mates {
+            self.let_serve(key);
+        }
+    }
+
+    fn mates(&self, generation: u64, state: State) -> Vec<Key> {
+        let is_mate = |worker: &Worker| worker.generation == generation && worker.state == state;
+        self.workers.iter().filter(|(_, worker)| is_mate(worker)).map(|(key, _)| *key).collect()
+    }
+
+    /// A file that serves now and would not any more.
+    fn objection(&self, mates: &[Key]) -> Option<String> {
+        let (_, old) = self.serving().next()?;
+        let new = mates.iter().filter_map(|key| self.workers.get(key)).flat_map(|worker| &worker.files);
+        let failed = new.filter(|file| file.error.is_some());
+        let lost = failed.filter(|file| old.files.iter().any(|known| known.path == file.path && !known.ids.is_empty()));
+        // What was broken before the reload is no news, and no loss.
+        let lost = lost.filter(|file| {
+            let known = old.files.iter().find(|known| known.path == file.path);
+            known.is_some_and(|known| known.ids.iter().any(|id| !file.ids.contains(id)))
+        });
+        let lines: Vec<String> = lost
+            .map(|file| {
+                let error = file.error.as_ref().map(ToString::to_string).unwrap_or_default();
+                format!("{}: {error}", file.path.display())
+            })
+            .collect();
+        lines.first().map(|first| format!("a plugin that serves now does not load: {first}"))
+    }
+
+    pub(super) fn worker_serves(&mut self, key: Key) {
+        let Some(worker) = self.workers.get_mut(&key) else { return };
+        worker.accepts = true;
+        worker.serving_since = Some(Instant::now());
+        worker.last_beat = Instant::now();
+        let (number, pid, generation, replaces) = (worker.number, worker.pid, worker.generation, worker.replaces);
+        self.place(number).last_complaint = None;
+        if self.coming.as_ref().is_some_and(|coming| coming.generation == generation) {
+            return self.finish_promotion();
+        }
+        log::info!("worker {number} (PID {pid}) serves");
+        if let Some(old) = replaces {
+            self.retire(old);
+        }
+        self.load_what_had_to_wait();
+    }
+
+    fn retire(&mut self, key: Key) {
+        let limit = self.leaving_limit();
+        self.with(key, |worker| {
+            if worker.state != State::Leaving {
+                worker.leave(Order::Retire, limit);
+            }
+        });
+    }
+
+    /// The step in which a set takes over, once all of it accepts.
+    fn finish_promotion(&mut self) {
+        let Some(coming) = &self.coming else { return };
+        let mates = self.mates(coming.generation, State::Serving);
+        let is_complete = mates.iter().all(|key| self.workers.get(key).is_some_and(|worker| worker.accepts));
+        if mates.len() < coming.config.settings.server.workers || !is_complete {
+            return;
+        }
+        let Some(coming) = self.coming.take() else { return };
+        let limit = self.leaving_limit();
+        let changed = coming.listeners.len() != self.listeners.len()
+            || coming.listeners.iter().zip(&self.listeners).any(|(new, old)| !Arc::ptr_eq(new, old));
+        self.generation = coming.generation;
+        self.version += 1;
+        self.config = coming.config;
+        self.listeners = coming.listeners;
+        self.last_failure = None;
+        self.unloaded.clear();
+        let first = mates.first().and_then(|key| self.workers.get(key));
+        self.files = first.map(|worker| worker.files.iter().map(|file| file.path.clone()).collect());
+        if coming.signal.is_some() {
+            self.quarantined.clear();
+        }
+        let count = self.config.settings.server.workers;
+        self.places.retain(|number, _| *number <= count);
+        for worker in self.workers.values_mut().filter(|worker| worker.generation < coming.generation) {
+            if worker.state != State::Leaving {
+                worker.leave(Order::Retire, limit);
+            }
+        }
+        self.move_pidfile();
+        match coming.signal {
+            None => self.announce(),
+            Some(signal) => {
+                if changed {
+                    self.announce();
+                }
+                log::info!("{signal}: the new workers serve, every plugin is reloaded");
+            }
+        }
+        self.service_manager.ready(&self.describe());
+        self.load_what_had_to_wait();
+        if let Some(signal) = self.reload_after_start.take() {
+            self.reload(signal);
+        }
+    }
+
+    /// Once the workers before have ended, what they owned is free.
+    pub(super) fn load_what_had_to_wait(&mut self) {
+        let is_leaving = |number: usize, key: Key| {
+            self.workers
+                .iter()
+                .any(|(other, old)| *other < key && old.number == number && old.generation <= self.generation)
+        };
+        let free: Vec<Key> = self
+            .serving()
+            .filter(|(key, worker)| worker.later && worker.accepts && !is_leaving(worker.number, *key))
+            .map(|(key, _)| key)
+            .collect();
+        for key in free {
+            self.with(key, |worker| {
+                worker.later = false;
+                worker.order(Order::LoadLater);
+            });
+        }
+    }
+
+    fn announce(&self) {
+        let Some((_, first)) = self.serving().next() else { return };
+        for id in
+            first.files.iter().filter(|file| file.error.is_none() || !file.ids.is_empty()).flat_map(|file| &file.ids)
+        {
+            logging::announce(&format!("route /{id}"));
+        }
+        let scheme = if self.config.settings.tls.is_some() { "https" } else { "http" };
+        for listener in &self.listeners {
+            let place = match listener.actual() {
+                ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
+                unix @ ListenAddress::Unix { .. } => unix.to_string(),
+            };
+            logging::announce(&format!("PID {} serves {place}", std::process::id()));
+        }
+    }
+
+    fn move_pidfile(&mut self) {
+        let wanted = self.config.settings.pidfile.clone();
+        if wanted.as_deref() == self.pidfile.as_ref().map(PidFile::path) {
+            return;
+        }
+        match wanted.as_deref().map(PidFile::write).transpose() {
+            Ok(new) => {
+                if let Some(old) = std::mem::replace(&mut self.pidfile, new) {
+                    old.remove();
+                }
+            }
+            Err(problem) => log::error!("{problem:#}; the old one stays"),
+        }
+    }
+
+    /// Gives a set up that does not get into service.
+    pub(super) fn coming_failed(&mut self, why: String, status: i32) {
+        let Some(coming) = &self.coming else { return };
+        if coming.signal.is_none() {
+            log::error!("the server cannot start: {why}");
+            self.end(status, Some(why));
+            return;
+        }
+        self.kill_generation(coming.generation);
+        self.coming = None;
+        self.reload_failed(why);
+    }
+
+    fn abandon_coming(&mut self, why: &str) {
+        if let Some(coming) = self.coming.take() {
+            log::warn!("the workers that are starting are given up: {why}");
+            self.kill_generation(coming.generation);
+        }
+    }
+
+    fn kill_generation(&mut self, generation: u64) {
+        let limit = self.leaving_limit();
+        for worker in self.workers.values_mut().filter(|worker| worker.generation == generation) {
+            match worker.state {
+                // It may have connections already.
+                State::Serving => worker.leave(Order::Retire, limit),
+                _ => worker.leave(Order::Stop, Duration::from_secs(2)),
+            }
+        }
+    }
+
+    /// A file that hangs while it is imported or constructed holds its worker for ever.
+    pub(super) fn mind_the_starting(&mut self) {
+        let limit = self.config.settings.limits.load_timeout + LOADING_PATIENCE;
+        for worker in self.workers.values_mut().filter(|worker| worker.state == State::Starting) {
+            if worker.started.elapsed() < limit || worker.is_condemned {
+                continue;
+            }
+            let report = worker.flight_report();
+            if let Some(stuck) = report.running.iter().find(|one| one.seconds > limit.as_secs_f64()) {
+                log::error!("worker {} (PID {}) does not get on: {stuck}; it is killed", worker.number, worker.pid);
+                worker.kill();
+            }
+        }
+    }
+
+    /// A worker that wants to be replaced gets a successor beside it, one worker at a time.
+    pub(super) fn worker_is_tired(&mut self, key: Key, reason: TiredBecause, words: String) {
+        let Some(worker) = self.workers.get(&key).filter(|worker| worker.state == State::Serving) else { return };
+        let number = worker.number;
+        let place = self.place(number);
+        if place.tired.is_none() {
+            place.tired = Some((reason, words));
+        }
+    }
+
+    pub(super) fn relieve_the_tired(&mut self) {
+        let is_busy = self.workers.values().any(|worker| !worker.accepts && worker.state != State::Leaving);
+        if self.ending.is_some() || self.coming.is_some() || is_busy {
+            return;
+        }
+        let Some((number, reason, words)) = self.places.iter_mut().find_map(|(number, place)| {
+            let may_start = place.due.is_none_or(|due| due <= Instant::now());
+            let (reason, words) = place.tired.take_if(|_| may_start)?;
+            Some((*number, reason, words))
+        }) else {
+            return;
+        };
+        let Some((key, worker)) = self.serving().find(|(_, worker)| worker.number == number) else { return };
+        log::info!("worker {number} (PID {}) is replaced: {words}", worker.pid);
+        let generation = self.generation;
+        self.count_restart(number, reason_name(reason));
+        if let Err(problem) = self.start_worker(number, generation, Some(key)) {
+            log::error!("no worker can be started in its place: {problem:#}");
+            let place = self.place(number);
+            place.tired = Some((reason, words));
+            place.due = Some(Instant::now() + START_PATIENCE);
+        }
+    }
+
+    pub(super) fn count_restart(&mut self, number: usize, reason: &'static str) {
+        *self.place(number).restarts.entry(reason).or_default() += 1;
+    }
+
+    /// A worker whose event loop stands still is replaced: at once by the others, else by a new one that starts first.
+    pub(super) fn mind_the_stalled(&mut self) {
+        let limit = self.config.settings.limits.loop_stall;
+        if limit.is_zero() || self.ending.is_some() {
+            return;
+        }
+        let must_wait = |key: Key, number: usize| {
+            let due = self.places.get(&number).and_then(|place| place.due);
+            self.workers.values().any(|worker| worker.replaces == Some(key))
+                || due.is_some_and(|due| due > Instant::now())
+        };
+        let has_stalled = |worker: &Worker| {
+            worker.accepts && (worker.stalled >= limit || worker.last_beat.elapsed() >= limit + Duration::from_secs(5))
+        };
+        let stalled: Vec<Key> = self
+            .serving()
+            .filter(|(key, worker)| has_stalled(worker) && !must_wait(*key, worker.number))
+            .map(|(key, _)| key)
+            .collect();
+        for key in stalled {
+            let has_others =
+                self.serving().any(|(other, worker)| other != key && worker.accepts && !has_stalled(worker));
+            let Some(worker) = self.workers.get(&key) else { continue };
+            let (number, generation) = (worker.number, worker.generation);
+            let running: Vec<String> = worker.flight_report().running.iter().take(5).map(ToString::to_string).collect();
+            log::error!(
+                "the event loop of worker {number} (PID {}) has stood still for {:.0} s; it is replaced. Running: {}",
+                worker.pid,
+                worker.stalled.max(worker.last_beat.elapsed()).as_secs_f64(),
+                if running.is_empty() { "no call".to_owned() } else { running.join("; ") }
+            );
+            worker.order(Order::Dump);
+            self.count_restart(number, "stall");
+            if let Err(problem) = self.start_worker(number, generation, Some(key)) {
+                log::error!("no worker can be started in its place: {problem:#}");
+            }
+            if has_others {
+                self.retire(key);
+            }
+        }
+    }
+}
+
+fn reason_name(reason: TiredBecause) -> &'static str {
+    match reason {
+        TiredBecause::Requests => "max_requests",
+        TiredBecause::Memory => "max_memory_mb",
+        TiredBecause::Age => "max_age",
+        TiredBecause::LostThreads => "lost_threads",
+        TiredBecause::NoDescriptors => "no_descriptors",
+        TiredBecause::Signal => "signal",
+    }
+}
