@@ -14,7 +14,7 @@ use super::request_body::{self, ReceivedBody};
 use super::{Site, auth, documents};
 use crate::config::KeyRule;
 use crate::config::settings::BodyMode;
-use crate::exchange::PluginRequest;
+use crate::exchange::{CallError, PluginRequest};
 
 /// Methods that every plugin takes; HEAD is GET without the body.
 const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
@@ -110,6 +110,8 @@ fn with_legacy_status(answer: Result<Response, ApiError>, debug: bool) -> Result
             }
             Ok(response)
         }
+        // The Python program had neither limits nor threads that could be lacking.
+        Err(error @ ApiError::Call(CallError::TimedOut { .. } | CallError::NoThread)) => Err(error),
         Err(error @ (ApiError::Unauthorized | ApiError::Call(_))) => {
             let mut response = error_reply(error, debug);
             *response.status_mut() = StatusCode::OK;
