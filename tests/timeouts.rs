@@ -92,6 +92,12 @@ fn an_async_call_over_the_limit_is_504_and_cancelled() {
 }
 
 #[test]
+fn a_call_over_the_limit_is_504_with_the_old_statuses_too() {
+    let server = server(&format!("{LIMITS}[server]\nlegacy_status=true\n"));
+    assert_eq!(server.get("/waiter?seconds=50").status, 504);
+}
+
+#[test]
 fn what_a_plain_handler_left_for_the_loop_is_cancelled_too() {
     let server = server(LIMITS);
     assert_eq!(server.get("/mixed").status, 504);

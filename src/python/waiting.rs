@@ -85,6 +85,7 @@ fn give_up_late(shared: &Arc<Shared>, ticket: &Arc<Ticket>, limit: Duration) {
     if !ticket.outlet.give_up(error) {
         return;
     }
+    abandon_body(ticket);
     let line = format!("{} gave no answer within {} s", ticket.request_line(), limit.as_secs_f64());
     let place = ticket.abandon();
     if let Place::OnThread(ident) = place {
@@ -106,6 +107,7 @@ fn give_up_left(shared: &Arc<Shared>, ticket: &Arc<Ticket>) -> bool {
     }
     if ticket.outlet.give_up(CallError::Lost) {
         log::info!("{}: its client has left, it is cancelled", ticket.request_line());
+        abandon_body(ticket);
         ticket.abandon();
         stop(shared, ticket);
     }
@@ -114,12 +116,16 @@ fn give_up_left(shared: &Arc<Shared>, ticket: &Arc<Ticket>) -> bool {
 
 /// Cancels what runs on the event loop, and takes out of its lane what waits there.
 fn stop(shared: &Arc<Shared>, ticket: &Arc<Ticket>) {
-    if let Some(body) = &ticket.request.streamed_body {
-        body.abandon();
-    }
     ticket.instance.lane.remove(ticket.id);
     let (on_loop, id) = (Arc::clone(shared), ticket.id);
     shared.queue.push(move |py| on_loop.cancel_task(py, id));
+}
+
+/// What the handler has not read of the body, it shall not.
+fn abandon_body(ticket: &Ticket) {
+    if let Some(body) = &ticket.request.streamed_body {
+        body.abandon();
+    }
 }
 
 /// Puts a line into the log with where the thread stands, once that is known.

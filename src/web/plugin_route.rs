@@ -139,6 +139,8 @@ fn with_legacy_status(answer: Result<Response, ApiError>, debug: bool) -> Result
             }
             Ok(response)
         }
+        // The Python program had neither limits nor threads that could be lacking.
+        Err(error @ ApiError::Call(CallError::TimedOut { .. } | CallError::NoThread)) => Err(error),
         Err(error @ (ApiError::Unauthorized | ApiError::Call(_))) => {
             let mut response = error_reply(error, debug);
             *response.status_mut() = StatusCode::OK;
