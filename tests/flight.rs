@@ -258,7 +258,7 @@ async fn check_the_watch(interpreter: &Interpreter, what: &str) {
         assert!(stacks.contains("thread MainThread") && stacks.contains("time.sleep(2.5)"), "{stacks}");
     }
     until(|interpreter| interpreter.health().stalled_for.is_zero()).await;
-    assert!(interpreter.health().lag > Duration::from_millis(300), "{:?}", interpreter.health());
+    until(|interpreter| interpreter.health().lag < Duration::from_millis(300)).await;
     // The watch goes on when the interpreter is free again; tasks are listed.
     let for_thread = interpreter.clone();
     let stacks = tokio::task::spawn_blocking(move || for_thread.stacks(Duration::from_secs(20))).await.unwrap();

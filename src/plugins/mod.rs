@@ -9,6 +9,7 @@ mod registry;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -44,13 +45,15 @@ pub struct Plugins {
     change: Mutex<()>,
     /// Woken after each change, for requests that wait for a plugin which restarts.
     changed: Notify,
+    /// Set when nothing is loaded any more.
+    has_ended: AtomicBool,
 }
 
 impl Plugins {
     /// No plugin yet; [`Plugins::load_first`] loads them.
     pub fn new(interpreter: Interpreter, config: Arc<LiveConfig>, metrics: Arc<Metrics>) -> Self {
         let (registry, change, changed) = (ArcSwap::default(), Mutex::default(), Notify::new());
-        Self { interpreter, config, metrics, registry, change, changed }
+        Self { interpreter, config, metrics, registry, change, changed, has_ended: AtomicBool::new(false) }
     }
 
     /// How well the event loop and the interpreter do.
@@ -113,7 +116,7 @@ impl Plugins {
                 let changed = self.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if self.registry.load().held_by_id(id) != Some(&Held::Awaited) {
+                if !self.registry.load().is_awaited(id) {
                     return;
                 }
                 changed.await;
@@ -213,7 +216,8 @@ impl Plugins {
         let failed = self.load_everything(&config, paths).await?;
         let mut registry = Registry::clone(&self.registry.load());
         for file in later {
-            registry.hold(file, &Held::Awaited);
+            let held = Held::Awaited { path: file.path.clone() };
+            registry.hold(file, &held);
         }
         for entry in quarantined {
             hold_in_quarantine(&mut registry, entry);
@@ -225,6 +229,9 @@ impl Plugins {
     /// Loads what had to wait for the worker before this one to end.
     pub async fn load_later(&self, files: Vec<PathBuf>) -> Result<(), ControlError> {
         let _alone = self.change.lock().await;
+        if self.has_ended.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let config = self.config.get();
         let outcomes = self.load_files(&config, files).await?;
         self.take_over(outcomes, &[]).await;
@@ -396,6 +403,7 @@ impl Plugins {
     /// Terminates every plugin: the last step of a stop.
     pub async fn terminate_all(&self) {
         let _alone = self.change.lock().await;
+        self.has_ended.store(true, Ordering::Relaxed);
         self.registry.store(Arc::default());
         // All that Python knows of: a load that was under way may have brought up more than the table has.
         if let Err(error) = self.interpreter.terminate_all().await {

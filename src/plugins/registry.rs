@@ -26,7 +26,7 @@ pub struct Registry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Held {
     /// It waits for the worker before this one to end.
-    Awaited,
+    Awaited { path: PathBuf },
     /// It has ended its worker again and again.
     Quarantined { path: PathBuf, reason: String },
 }
@@ -77,11 +77,6 @@ impl Registry {
         ids.into_iter().find_map(|id| self.held.get(&id).map(|held| (id, held)))
     }
 
-    /// Why the plugin of this id is not there.
-    pub fn held_by_id(&self, id: &str) -> Option<&Held> {
-        self.held.get(id)
-    }
-
     /// Notes that a file is not loaded, and why its plugins are not there. The answer is those that it served.
     pub fn hold(&mut self, file: PluginFile, held: &Held) -> Vec<Arc<Plugin>> {
         let gone = self.remove_file(&file.path);
@@ -92,18 +87,25 @@ impl Registry {
         gone
     }
 
+    /// Whether a plugin waits for the worker before this one to end.
+    pub fn is_awaited(&self, id: &str) -> bool {
+        matches!(self.held.get(id), Some(Held::Awaited { .. }))
+    }
+
     /// The file of a plugin that is in quarantine.
     pub fn quarantined_file(&self, id: &str) -> Option<&Path> {
         match self.held.get(id)? {
             Held::Quarantined { path, .. } => Some(path),
-            Held::Awaited => None,
+            Held::Awaited { .. } => None,
         }
     }
 
-    /// What every file serves, as plain data; of those in quarantine what they served.
+    /// What every file serves, as plain data; of those that are held what they would serve.
     pub fn report(&self) -> PluginFiles {
-        let of_quarantine = |path: &Path| {
-            let is_its = |held: &Held| matches!(held, Held::Quarantined { path: its, .. } if its == path);
+        let of_held = |path: &Path| {
+            let is_its = |held: &Held| match held {
+                Held::Awaited { path: its } | Held::Quarantined { path: its, .. } => its == path,
+            };
             let mut ids: Vec<String> =
                 self.held.iter().filter(|(_, held)| is_its(held)).map(|(id, _)| id.clone()).collect();
             ids.sort();
@@ -112,7 +114,7 @@ impl Registry {
         self.files
             .iter()
             .map(|(path, state)| {
-                let ids = if state.ids.is_empty() { of_quarantine(path) } else { state.ids.clone() };
+                let ids = if state.ids.is_empty() { of_held(path) } else { state.ids.clone() };
                 PluginFile { path: path.clone(), ids, error: state.error.clone() }
             })
             .collect()
@@ -211,7 +213,7 @@ impl Registry {
 
     /// Nothing is awaited any more.
     pub fn await_nothing(&mut self) {
-        self.held.retain(|_, held| *held != Held::Awaited);
+        self.held.retain(|_, held| !matches!(held, Held::Awaited { .. }));
     }
 
     /// Forgets that a file is in quarantine.

@@ -277,9 +277,10 @@ impl Supervisor {
                 .any(|(other, old)| *other < key && old.number == number && old.generation <= self.generation)
         };
         let free: Vec<Key> = self
-            .serving()
-            .filter(|(key, worker)| worker.later && worker.accepts && !is_leaving(worker.number, *key))
-            .map(|(key, _)| key)
+            .workers
+            .iter()
+            .filter(|(key, worker)| worker.later && worker.accepts && !is_leaving(worker.number, **key))
+            .map(|(key, _)| *key)
             .collect();
         for key in free {
             self.with(key, |worker| {

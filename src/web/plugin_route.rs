@@ -159,7 +159,7 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     let registry = site.plugins.registry();
     let Some((plugin, used)) = registry.route(&segments, decode_path) else {
         match registry.held(&segments, decode_path) {
-            Some((id, Held::Awaited)) => return Ok(Target::Awaited { id }),
+            Some((id, Held::Awaited { .. })) => return Ok(Target::Awaited { id }),
             Some((id, Held::Quarantined { reason, .. })) => {
                 return Err(ApiError::Quarantined { id, reason: reason.clone() });
             }

@@ -55,6 +55,8 @@ pub fn run(cli: &Cli, seat: Seat) -> i32 {
 
 fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
     let Seat { assignment, listeners, flight, crash_report, channel } = seat;
+    // Started by way of /proc, it would go by the name of that file.
+    let _ = rustix::thread::set_name(c"pserve");
     logging::init(cli.severity(), cli.log.as_deref())?;
     let config = Config::from_text(&assignment.ini_text, &assignment.ini_path)?;
     let settings = config.settings.clone();
@@ -121,7 +123,7 @@ fn open_access_log(settings: &Settings) -> anyhow::Result<Option<AccessLog>> {
 
 impl Conductor {
     /// Drains, terminates the plugins, and ends Python, each step within its limit; the process ends here.
-    async fn leave(self, server: Option<Server>, leaving: Leaving) {
+    async fn leave(&self, server: Option<Server>, leaving: Leaving) {
         let limit = self.site.config.get().settings.limits.drain_timeout;
         let deadline = tokio::time::Instant::now() + limit;
         if let Some(server) = server

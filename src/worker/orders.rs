@@ -41,14 +41,33 @@ impl Conductor {
     ) {
         self.later = assignment.later.iter().map(|file| file.path.clone()).collect();
         let mut postponed = Vec::new();
-        if !self.load_or_stop(assignment, &mut orders, &mut postponed).await {
-            return self.leave(None, Leaving::LastOne).await;
+        let is_loaded = self.load_or_stop(assignment, &mut orders, &mut postponed).await;
+        let this = Arc::new(self);
+        if !is_loaded {
+            return this.leave(None, Leaving::LastOne).await;
         }
+        this.serve(listeners, postponed, orders).await;
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        listeners: Vec<Inherited>,
+        postponed: Vec<Order>,
+        mut orders: UnboundedReceiver<Order>,
+    ) {
         self.site.link.report(Report::Loaded(self.site.plugins.files()));
         for order in postponed {
             self.act(order);
         }
         let (server, leaving) = self.obey(listeners, &mut orders).await;
+        // Requests that came before the end may wait for what is still to be loaded.
+        let this = Arc::clone(&self);
+        tokio::spawn(async move {
+            while let Some(order) = orders.recv().await {
+                this.act(order);
+            }
+            exit_status::leave(exit_status::FAILURE);
+        });
         self.leave(server, leaving).await;
     }
 
