@@ -127,7 +127,8 @@ class Busy(BasePlugin):
         thread.start()
     while (running := value(server, "pserve_requests_in_flight", plugin="busy")) == 0:
         pass
-    assert running == 1
+    # Both may have been handed over together.
+    assert running in (1, 2)
     for thread in threads:
         thread.join()
     assert value(server, "pserve_request_duration_seconds_count", plugin="busy") == 2

@@ -127,7 +127,7 @@ def test_renewed_files_are_taken_up_and_connections_stay(start, tmp_path):
     assert ask(connect(server, certificate))[0] == 200
     key.write_text("broken")
     server.process.send_signal(signal.SIGHUP)
-    server.wait_for_log("the old certificate stays")
+    server.wait_for_log("the old workers go on: .SSL. keyfile")
     assert ask(connect(server, certificate))[0] == 200
 
 

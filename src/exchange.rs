@@ -136,6 +136,9 @@ pub enum CallError {
     /// There is no thread for its plain handler, and no way to start one.
     #[error("no thread can be started for this plugin's handler")]
     NoThread,
+    /// The event loop that it was on has stood still for too long.
+    #[error("the worker that had this request has stopped responding; another one takes its place")]
+    LoopStalled,
     /// The call ended without an answer: its task was destroyed, or Python is stopping.
     #[error("the call ended without an answer")]
     Lost,
@@ -209,7 +212,7 @@ pub struct Changed {
     /// The ids that a loaded file serves.
     pub ids: Vec<String>,
     /// The files that keep their old plugins, with the reason.
-    pub failed: Vec<(PathBuf, PythonError)>,
+    pub failed: PluginFiles,
 }
 
 /// Why a control request did not do what it was asked for.
@@ -238,6 +241,7 @@ pub type PluginFiles = Vec<PluginFile>;
 /// One plugin file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginFile {
+    #[serde(with = "crate::config::path_text")]
     pub path: PathBuf,
     /// The ids that it serves, or served until it was put in quarantine.
     pub ids: Vec<String>,
@@ -248,6 +252,7 @@ pub struct PluginFile {
 /// A plugin file that is not loaded, because it ended its worker again and again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
+    #[serde(with = "crate::config::path_text")]
     pub path: PathBuf,
     /// The routes that it had.
     pub ids: Vec<String>,

@@ -8,6 +8,7 @@ pub mod interpolate;
 pub mod live;
 mod lookup;
 mod overrides;
+pub mod path_text;
 pub mod secret;
 mod sections;
 pub mod settings;
@@ -27,6 +28,7 @@ pub use value::Value;
 /// One error of the configuration, told in one line: file, place, what is wrong, what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigError {
+    #[serde(with = "path_text")]
     pub file: PathBuf,
     pub line: Option<usize>,
     /// `[section] key`, when the error belongs to one.

@@ -47,6 +47,7 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A Unix socket, and who may connect: the mode of its file.
     Unix {
+        #[serde(with = "super::path_text")]
         path: PathBuf,
         mode: u32,
     },

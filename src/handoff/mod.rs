@@ -32,11 +32,12 @@ pub struct Assignment {
     pub number: usize,
     /// Where the listeners that come along were bound, in their order.
     pub addresses: Vec<ListenAddress>,
+    #[serde(with = "crate::config::path_text")]
     pub ini_path: PathBuf,
     /// The INI file as it was when it was last put in force: every worker works with the same.
     pub ini_text: String,
     /// The files to load; `None` is all of the folder.
-    pub files: Option<Vec<PathBuf>>,
+    pub files: Option<PluginFiles>,
     /// Files that can be loaded only when the worker before this one has ended: what they own is exclusive.
     pub later: PluginFiles,
     /// Plugins of those files that have been unloaded.
@@ -111,6 +112,8 @@ pub enum Order {
     Serve,
     /// Leave the listeners to others, finish, end.
     Retire,
+    /// The event loop has stood still for too long: answer whoever waits for it, then as [`Order::Retire`].
+    Abandon,
     /// Finish, end: nobody comes after you.
     Stop,
     /// Do this, with the INI file as it is now.

@@ -128,7 +128,11 @@ impl Plugins {
     /// Does what a control route asks for, with the configuration that is in force.
     pub async fn change(self: &Arc<Self>, change: &Change) -> Result<Changed, ControlError> {
         Ok(match change {
-            Change::ReloadAll => Changed { failed: self.reload_all().await?, ..Changed::default() },
+            Change::ReloadAll => {
+                let failed = self.reload_all().await?.into_iter();
+                let failed = failed.map(|(path, error)| PluginFile { path, ids: Vec::new(), error: Some(error) });
+                Changed { failed: failed.collect(), ..Changed::default() }
+            }
             Change::Reload(id) => {
                 self.reload(id).await?;
                 Changed::default()

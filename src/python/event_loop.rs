@@ -13,13 +13,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::ticket::Ticket;
+
 /// How many jobs are started before the loop gets its turn again: plugins that never suspend stay fair.
 const BATCH: usize = 64;
 
 /// How many waiting jobs wake the loop at once.
 const MANY: usize = 32;
 
-type Job = Box<dyn FnOnce(Python<'_>) + Send>;
+type Work = Box<dyn FnOnce(Python<'_>) + Send>;
+
+/// Something for the loop's thread to do.
+struct Job {
+    work: Work,
+    /// The call that it is the start of.
+    ticket: Option<Arc<Ticket>>,
+}
 
 /// Work for the loop's thread.
 pub(super) struct LoopQueue {
@@ -42,16 +51,17 @@ impl LoopQueue {
 
     /// Hands a job to the loop's thread. Never waits for Python.
     pub(super) fn push(&self, job: impl FnOnce(Python<'_>) + Send + 'static) {
-        self.lock().push_back(Box::new(job));
+        self.lock().push_back(Job { work: Box::new(job), ticket: None });
         self.signal_once();
     }
 
-    /// As [`LoopQueue::push`], from a tokio thread that is likely to push more right away: the loop is woken when many
-    /// wait, or after the thread has looked at its other connections. A lone job waits no longer than that.
-    pub(super) fn push_with_others(self: &Arc<Self>, job: impl FnOnce(Python<'_>) + Send + 'static) {
+    /// Hands the start of a call to the loop's thread, from a tokio thread that is likely to push more right away: the loop
+    /// is woken when many wait, or after the thread has looked at its other connections. A lone call waits no longer
+    /// than that.
+    pub(super) fn push_call(self: &Arc<Self>, ticket: Arc<Ticket>, job: impl FnOnce(Python<'_>) + Send + 'static) {
         let waiting = {
             let mut jobs = self.lock();
-            jobs.push_back(Box::new(job));
+            jobs.push_back(Job { work: Box::new(job), ticket: Some(ticket) });
             jobs.len()
         };
         if waiting >= MANY {
@@ -63,6 +73,11 @@ impl LoopQueue {
                 queue.signal_once();
             });
         }
+    }
+
+    /// The calls that wait for their start.
+    pub(super) fn waiting_calls(&self) -> Vec<Arc<Ticket>> {
+        self.lock().iter().filter_map(|job| job.ticket.clone()).collect()
     }
 
     /// The descriptor that the loop watches.
@@ -120,7 +135,7 @@ impl Pump {
         super::native::leave_if_forked();
         for job in self.queue.take_batch() {
             // A panic in one job must not take the others of its batch along; the hook has already logged it.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| job(py)));
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (job.work)(py)));
         }
     }
 }

@@ -193,6 +193,15 @@ impl Interpreter {
         self.shared.pool.many_lost()
     }
 
+    /// Answers every call that is on the event loop or waits for it: the loop stands still, and nobody should wait for it
+    /// any more. The answer is how many there were. Never waits for Python.
+    pub fn give_up_loop(&self) -> usize {
+        let running: Vec<_> = lock(&self.shared.pending.tasks).values().map(|one| Arc::clone(&one.ticket)).collect();
+        let waiting = self.shared.queue.waiting_calls();
+        let given_up = running.iter().chain(&waiting).filter(|ticket| ticket.outlet.give_up(CallError::LoopStalled));
+        given_up.count()
+    }
+
     /// Threads for plain handlers that there are now.
     pub fn handler_threads(&self) -> usize {
         self.shared.pool.threads()
@@ -211,7 +220,7 @@ impl Interpreter {
         let answer = PendingAnswer::new(Arc::clone(&self.shared), Arc::clone(&ticket), receiver, limit);
         if instance.is_async() {
             let shared = Arc::clone(&self.shared);
-            self.shared.queue.push_with_others(move |py| shared.start_call(py, ticket));
+            self.shared.queue.push_call(Arc::clone(&ticket), move |py| shared.start_call(py, ticket));
         } else {
             self.shared.pool.submit(&self.shared, PoolJob::New(ticket));
         }

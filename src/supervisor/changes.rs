@@ -179,7 +179,7 @@ impl Supervisor {
             }
         }
         self.unloaded.retain(|id| !serves(id));
-        self.files = Some(files.into_iter().map(|file| file.path).collect());
+        self.files = Some(files);
         current.done = Some(changed);
     }
 

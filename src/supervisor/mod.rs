@@ -16,7 +16,6 @@ mod sockets;
 mod worker_process;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,7 @@ pub use sockets::{bind_for_trial, socket_objection};
 use crate::cli::Cli;
 use crate::config::settings::{ListenAddress, Settings};
 use crate::config::{Config, live};
-use crate::exchange::Quarantined;
+use crate::exchange::{PluginFiles, Quarantined};
 use crate::handoff::{Order, Report, TiredBecause};
 use crate::shutdown::Wish;
 use crate::{exit_status, logging, shutdown};
@@ -143,7 +142,7 @@ struct Supervisor {
     /// Counts the changes of what a new worker has to load.
     version: u64,
     /// The files that a new worker loads; `None` is all of the folder.
-    files: Option<Vec<PathBuf>>,
+    files: Option<PluginFiles>,
     unloaded: Vec<String>,
     quarantined: Vec<Quarantined>,
     crashes: CrashBook,

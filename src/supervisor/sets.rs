@@ -19,6 +19,9 @@ use crate::{exit_status, logging};
 /// What a file may take to load beyond the limit for `initialize`: import and constructor have none of their own.
 const LOADING_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How much longer than a drain a worker may stay whose event loop stands still.
+const STALLED_MARGIN: Duration = Duration::from_secs(1);
+
 /// How long changes wait for a worker that is starting.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -215,10 +218,12 @@ impl Supervisor {
 
     fn retire(&mut self, key: Key) {
         let limit = self.leaving_limit();
-        self.with(key, |worker| {
-            if worker.state != State::Leaving {
-                worker.leave(Order::Retire, limit);
-            }
+        let drain = self.config.settings.limits.drain_timeout;
+        self.with(key, |worker| match worker.state {
+            State::Leaving => {}
+            // Plain handlers have their time; on the loop nothing will come to an end.
+            _ if worker.has_stalled => worker.leave(Order::Abandon, drain + STALLED_MARGIN),
+            _ => worker.leave(Order::Retire, limit),
         });
     }
 
@@ -241,7 +246,7 @@ impl Supervisor {
         self.last_failure = None;
         self.unloaded.clear();
         let first = mates.first().and_then(|key| self.workers.get(key));
-        self.files = first.map(|worker| worker.files.iter().map(|file| file.path.clone()).collect());
+        self.files = first.map(|worker| worker.files.clone());
         if coming.signal.is_some() {
             self.quarantined.clear();
         }
@@ -438,6 +443,7 @@ impl Supervisor {
                 if running.is_empty() { "no call".to_owned() } else { running.join("; ") }
             );
             worker.order(Order::Dump);
+            self.with(key, |worker| worker.has_stalled = true);
             self.count_restart(number, "stall");
             if let Err(problem) = self.start_worker(number, generation, Some(key)) {
                 log::error!("no worker can be started in its place: {problem:#}");

@@ -71,6 +71,8 @@ pub struct Worker {
     pub later: bool,
     pub last_beat: Instant,
     pub stalled: Duration,
+    /// Whether its event loop has stood still for too long.
+    pub has_stalled: bool,
     /// Why it will end, in its own words.
     pub cannot_start: Option<(String, bool)>,
     /// What it was last heard to have counted.
@@ -140,6 +142,7 @@ impl Worker {
             later: !plan.assignment.later.is_empty(),
             last_beat: now,
             stalled: Duration::ZERO,
+            has_stalled: false,
             cannot_start: None,
             counted: Snapshot::default(),
             leave_by: None,

@@ -135,8 +135,9 @@ async fn reload_all(site: &Site) -> Result<Value, ApiError> {
     }
     let failed: Map<String, Value> = failed
         .iter()
-        .map(|(path, error)| {
-            (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), python_error(error, false))
+        .filter_map(|file| {
+            let stem = file.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Some((stem, python_error(file.error.as_ref()?, false)))
         })
         .collect();
     let status = "Plugins reloaded, except for those that failed";

@@ -117,7 +117,9 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::FORBIDDEN, json!({"error": "unauthorized"}))
         }
         ApiError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, named(&error)),
-        ApiError::Overloaded | ApiError::NotThereYet { .. } | ApiError::Call(CallError::NoThread) => {
+        ApiError::Overloaded
+        | ApiError::NotThereYet { .. }
+        | ApiError::Call(CallError::NoThread | CallError::LoopStalled) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             (StatusCode::SERVICE_UNAVAILABLE, named(&error))
         }

@@ -84,7 +84,7 @@ impl Conductor {
             tokio::select! {
                 () = &mut loading => return true,
                 order = orders.recv() => match order {
-                    Some(Order::Stop | Order::Retire) => {
+                    Some(Order::Stop | Order::Retire | Order::Abandon) => {
                         log::info!("stopping before the plugins are loaded");
                         return false;
                     }
@@ -97,6 +97,7 @@ impl Conductor {
 
     async fn load_first(&self, assignment: Assignment) {
         let Assignment { files, later, unloaded, quarantined, .. } = assignment;
+        let files = files.map(|files| files.into_iter().map(|file| file.path).collect());
         match self.site.plugins.load_first(files, later, quarantined).await {
             Ok(failed) if failed.is_empty() => {}
             Ok(failed) => log::warn!("plugin files with errors: {}; the others serve", failed.len()),
@@ -139,6 +140,11 @@ impl Conductor {
                     self.site.link.report(Report::Serving);
                 }
                 Some(Order::Retire) => return (server, Leaving::SharedListeners),
+                Some(Order::Abandon) => {
+                    let count = self.interpreter.give_up_loop();
+                    log::warn!("{count} calls on the event loop are answered without it");
+                    return (server, Leaving::SharedListeners);
+                }
                 Some(Order::Stop) => return (server, Leaving::LastOne),
                 Some(other) => self.act(other),
                 // Whoever held the addresses has gone; another server may want them.
@@ -175,7 +181,7 @@ impl Conductor {
                     log::info!("{}\n{}", site.describe(), interpreter.stacks(STACKS_LIMIT));
                 });
             }
-            Order::Serve | Order::Retire | Order::Stop | Order::Answer { .. } => {}
+            Order::Serve | Order::Retire | Order::Abandon | Order::Stop | Order::Answer { .. } => {}
         }
     }
 
