@@ -308,7 +308,8 @@ fn a_plugin_that_would_be_lost_leaves_the_old_workers_serving_and_says_why() {
     server.write_plugin("state.py", &STATE.replace("ONE", "TWO"));
     server.signal(Signal::HUP);
     server.wait_for_log("every plugin is reloaded", 1);
-    assert_eq!(server.get("/state").json()["version"], "TWO");
+    // The old worker may accept one more until it has read that it shall not.
+    eventually(|| server.get("/state").json()["version"] == "TWO");
     assert!(server.get("/plugins?verbose=1").json()["last_reload_failure"].is_null());
 }
 
@@ -320,6 +321,52 @@ fn a_set_that_crashes_at_its_start_leaves_the_old_workers_serving() {
     server.wait_for_log("the old workers go on", 1);
     assert_eq!(server.get("/hello").status, 200);
     assert!(server.get("/plugins?verbose=1").json()["last_reload_failure"].is_string());
+}
+
+#[test]
+fn a_reload_whose_file_kills_puts_nothing_that_serves_in_quarantine() {
+    let server = server("[limits]\ncrash_quarantine=2\n");
+    server.write_plugin("killer.py", "import os\nos._exit(9)\n");
+    for round in 1..=3 {
+        server.signal(Signal::HUP);
+        server.wait_for_log("the old workers go on", round);
+    }
+    assert_eq!(server.get("/killer?how=nothing").text(), "nothing");
+    assert_eq!(server.get("/plugins?verbose=1").json()["quarantine"], serde_json::json!([]));
+}
+
+#[test]
+fn a_change_that_fails_leaves_the_configuration_of_every_worker() {
+    let server =
+        TestServer::build().plugin("state.py", STATE).ini("[server]\nworkers=2\n[auth]\napikey=first-key\n").start();
+    let status = |key: &str| server.request("GET", "/plugins", &[("X-Custom-Auth", key)], b"").status;
+    assert_eq!((status("first-key"), status("second-key")), (200, 403));
+    server.write_ini(&server.read_ini().replace("first-key", "second-key"));
+    server.write_plugin("state.py", "this is no python");
+    let failed = server.request("GET", "/reload/state", &[("X-Custom-Auth", "first-key")], b"");
+    assert_eq!(failed.status, 500, "{}", failed.text());
+    for _ in 0..20 {
+        assert_eq!((status("first-key"), status("second-key")), (200, 403));
+    }
+    server.write_plugin("state.py", STATE);
+    assert_eq!(server.request("GET", "/reload/state", &[("X-Custom-Auth", "first-key")], b"").status, 200);
+    for _ in 0..20 {
+        assert_eq!((status("first-key"), status("second-key")), (403, 200));
+    }
+}
+
+#[test]
+fn a_worker_that_says_twice_that_it_is_tired_is_replaced_once() {
+    let slow = HELLO.replace("import BasePlugin", "import BasePlugin\nimport time\ntime.sleep(1)");
+    let server = TestServer::with_plugin("hello.py", &slow);
+    let first = server.worker();
+    kill_process(first, Signal::TERM).unwrap();
+    server.wait_for_log("is replaced", 1);
+    kill_process(first, Signal::TERM).unwrap();
+    server.wait_for_log("has ended", 1);
+    // Another replacement would begin within a second.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(server.log().matches("is replaced").count(), 1, "{}", server.log());
 }
 
 #[test]

@@ -41,6 +41,11 @@ impl LiveConfig {
         self.current.store(Arc::new(config));
         Ok(())
     }
+
+    /// Puts one that was in force before in force again: what was tried with a newer one has failed.
+    pub fn put_back(&self, config: Arc<Config>) {
+        self.current.store(config);
+    }
 }
 
 /// Lets no key of the file reach the log, whichever text it turns up in.

@@ -5,12 +5,17 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::time::{Instant, timeout};
 
 use super::{Answer, Ask, MessageReader, MessageWriter, Order, Overview, Report, split};
 use crate::exchange::{Change, Changed, ControlError};
+
+/// How long the supervisor may take to tell how all workers are; it waits for each of them a shorter time.
+const OVERVIEW_LIMIT: Duration = Duration::from_secs(5);
 
 enum Outgoing {
     Report(Box<Report>),
@@ -24,7 +29,11 @@ pub struct Link {
     outgoing: UnboundedSender<Outgoing>,
     waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>,
     next_ticket: Arc<AtomicU64>,
+    last_overview: Arc<AsyncMutex<Option<TimedOverview>>>,
 }
+
+/// An overview, and when it was asked for.
+type TimedOverview = (Instant, Option<Arc<Overview>>);
 
 impl Link {
     /// Takes the channel over. The receiver gets every order but answers, and closes when the supervisor has gone.
@@ -33,7 +42,8 @@ impl Link {
         let (reader, writer) = split(channel)?;
         let (outgoing, to_send) = unbounded_channel();
         let (orders, incoming) = unbounded_channel();
-        let link = Self { outgoing, waiting: Arc::default(), next_ticket: Arc::default() };
+        let link =
+            Self { outgoing, waiting: Arc::default(), next_ticket: Arc::default(), last_overview: Arc::default() };
         tokio::spawn(send_all(writer, to_send));
         tokio::spawn(link.clone().receive_all(reader, orders));
         Ok((link, incoming))
@@ -52,12 +62,22 @@ impl Link {
         }
     }
 
-    /// How all workers are; `None` when the supervisor does not answer.
-    pub async fn overview(&self) -> Option<Overview> {
-        match self.ask(Ask::Overview).await {
-            Some(Answer::Overview(overview)) => Some(*overview),
-            _ => None,
+    /// How all workers are; `None` when the supervisor does not answer. One question is under way at a time, and all
+    /// who came before it was asked share its answer: clients who ask as fast as they can must not keep the supervisor
+    /// from its other work.
+    pub async fn overview(&self) -> Option<Arc<Overview>> {
+        let wanted = Instant::now();
+        let mut last = self.last_overview.lock().await;
+        if let Some((_, overview)) = last.as_ref().filter(|(asked, _)| *asked > wanted) {
+            return overview.clone();
         }
+        let asked = Instant::now();
+        let overview = match timeout(OVERVIEW_LIMIT, self.ask(Ask::Overview)).await {
+            Ok(Some(Answer::Overview(overview))) => Some(Arc::from(overview)),
+            _ => None,
+        };
+        *last = Some((asked, overview.clone()));
+        overview
     }
 
     async fn ask(&self, ask: Ask) -> Option<Answer> {
@@ -105,5 +125,44 @@ async fn send_all(mut writer: MessageWriter, mut to_send: UnboundedReceiver<Outg
             }
             Outgoing::Flush(done) => drop(done.send(())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_ask_at_the_same_time_share_an_overview() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (link, _orders) = Link::open(theirs).expect("a link");
+        let (mut reader, mut writer) = split(ours).expect("a channel");
+        let clients: Vec<_> = (0..100)
+            .map(|_| {
+                let link = link.clone();
+                tokio::spawn(async move { link.overview().await })
+            })
+            .collect();
+        let supervisor = tokio::spawn(async move {
+            let mut asked = 0;
+            while let Some(report) = reader.next::<Report>().await {
+                let Report::Ask { ticket, ask: Ask::Overview } = report else { continue };
+                asked += 1;
+                // Whoever had not come yet has come when this is answered.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let overview = Box::new(Overview { started: f64::from(asked), ..Overview::default() });
+                writer.send(&Order::Answer { ticket, answer: Answer::Overview(overview) }).await.expect("sent");
+                if asked == 3 {
+                    break;
+                }
+            }
+            asked
+        });
+        for client in clients {
+            let overview = client.await.expect("no panic").expect("an answer");
+            assert!(overview.started <= 2.0, "{}", overview.started);
+        }
+        assert!(link.overview().await.expect("an answer").started > 1.0, "a later one is asked for afresh");
+        supervisor.abort();
     }
 }

@@ -133,7 +133,10 @@ impl Supervisor {
         self.with(key, |worker| worker.files = files);
         let Some(mut current) = self.changes.current.take_if(|current| current.ticket == ticket) else { return };
         current.awaited.remove(&key);
+        let is_of_today = self.workers.get(&key).is_some_and(|worker| worker.generation == self.generation);
         match (&current.done, result) {
+            // A reload by signal has overtaken it: what the new workers have read is newer.
+            (None, Ok(changed)) if !is_of_today => return reply(&self.workers, &current.wanted, Ok(changed)),
             (None, Err(error)) => {
                 // The first worker keeps what it had, and so do all.
                 return reply(&self.workers, &current.wanted, Err(error));
@@ -197,13 +200,11 @@ impl Supervisor {
 
     /// A worker that could not do what another has done starts afresh, so that all serve the same.
     fn replace_one_out_of_step(&mut self, key: Key, error: &ControlError) {
-        let Some(worker) = self.workers.get(&key) else { return };
-        let (number, generation) = (worker.number, worker.generation);
-        log::error!("worker {number} (PID {}) cannot follow the others: {error}; it is replaced", worker.pid);
-        self.count_restart(number, "out_of_step");
-        if let Err(problem) = self.start_worker(number, generation, Some(key)) {
-            log::error!("no worker can be started in its place: {problem:#}");
-        }
+        // One that is leaving has been replaced already.
+        let Some(worker) = self.workers.get(&key).filter(|worker| worker.state == State::Serving) else { return };
+        let number = worker.number;
+        log::error!("worker {number} (PID {}) cannot follow the others: {error}", worker.pid);
+        self.place(number).tired = Some(("out_of_step", "it does not serve what the others do".to_owned()));
     }
 
     /// A worker has gone: nobody waits for it any more.

@@ -35,12 +35,13 @@ impl Supervisor {
         }
         let culprit = self.report_death(&worker, status);
         let file = culprit.filter(|_| self.config.settings.limits.crash_quarantine > 0);
-        if let Some(file) = &file {
+        let coming = self.coming.as_ref().filter(|coming| coming.generation == worker.generation);
+        let (is_of_coming, is_first) = (coming.is_some(), coming.is_some_and(|coming| coming.signal.is_none()));
+        // What a reload tries says nothing of what the old workers serve under that name.
+        if let Some(file) = file.as_ref().filter(|_| !is_of_coming || is_first) {
             self.count_crash(&worker, file, status);
         }
-        let is_of_coming = self.coming.as_ref().is_some_and(|coming| coming.generation == worker.generation);
         if is_of_coming {
-            let is_first = self.coming.as_ref().is_some_and(|coming| coming.signal.is_none());
             // The first set loses a file that kills it and starts without it; a reload leaves the old set serving.
             let starts_again = is_first && file.is_some() && self.restart(&worker);
             if !starts_again {
@@ -48,6 +49,9 @@ impl Supervisor {
                 self.coming_failed(why, exit_status::FAILURE);
             }
             return;
+        }
+        if worker.accepts {
+            self.place(worker.number).tired = None;
         }
         self.count_restart(worker.number, "crash");
         self.restart(&worker);

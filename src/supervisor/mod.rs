@@ -29,7 +29,7 @@ use crate::cli::Cli;
 use crate::config::settings::{ListenAddress, Settings};
 use crate::config::{Config, live};
 use crate::exchange::{PluginFiles, Quarantined};
-use crate::handoff::{Order, Report, TiredBecause};
+use crate::handoff::{Order, Report};
 use crate::shutdown::Wish;
 use crate::{exit_status, logging, shutdown};
 use changes::Changes;
@@ -113,8 +113,8 @@ struct Place {
     due: Option<Instant>,
     /// How often its worker has been replaced, by reason.
     restarts: BTreeMap<&'static str, u64>,
-    /// Why its worker wants to be replaced.
-    tired: Option<(TiredBecause, String)>,
+    /// Why its worker is to be replaced, as a name and in words; kept until a fresh one serves there.
+    tired: Option<(&'static str, String)>,
     /// What was said last of a start that failed: it is not said again.
     last_complaint: Option<String>,
 }
@@ -288,7 +288,7 @@ impl Supervisor {
         self.mind_the_starting();
         self.mind_the_stalled();
         self.relieve_the_tired();
-        self.finish_overviews(false);
+        self.finish_overviews();
         reap_strangers(&self.workers);
         let limit = self.config.settings.limits.loop_stall;
         let is_well = |worker: &Worker| limit.is_zero() || worker.stalled < limit;

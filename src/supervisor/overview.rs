@@ -50,7 +50,7 @@ impl Supervisor {
         }
         let open = Open { origin, ticket, awaited, reports: BTreeMap::new(), since: Instant::now() };
         self.overviews.open.insert(own_ticket, open);
-        self.finish_overviews(false);
+        self.finish_overviews();
     }
 
     pub(super) fn worker_is_described(&mut self, key: Key, ticket: u64, report: Description) {
@@ -60,7 +60,7 @@ impl Supervisor {
             open.awaited.remove(&key);
             open.reports.insert(key, report);
         }
-        self.finish_overviews(false);
+        self.finish_overviews();
     }
 
     /// A worker has gone: nobody waits for it any more.
@@ -68,7 +68,7 @@ impl Supervisor {
         for open in self.overviews.open.values_mut() {
             open.awaited.remove(&key);
         }
-        self.finish_overviews(false);
+        self.finish_overviews();
     }
 
     pub(super) fn remember_counts(&mut self, counted: &Snapshot) {
@@ -76,8 +76,8 @@ impl Supervisor {
     }
 
     /// Answers those who have waited long enough.
-    pub(super) fn finish_overviews(&mut self, all: bool) {
-        let is_ready = |open: &Open| all || open.awaited.is_empty() || open.since.elapsed() >= PATIENCE;
+    pub(super) fn finish_overviews(&mut self) {
+        let is_ready = |open: &Open| open.awaited.is_empty() || open.since.elapsed() >= PATIENCE;
         let ready: Vec<u64> =
             self.overviews.open.iter().filter(|(_, open)| is_ready(open)).map(|(ticket, _)| *ticket).collect();
         for ticket in ready {

@@ -25,6 +25,9 @@ const STALLED_MARGIN: Duration = Duration::from_secs(1);
 /// How long changes wait for a worker that is starting.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a worker that never served may take to go.
+const UNUSED_LIMIT: Duration = Duration::from_secs(2);
+
 /// A set on its way into service.
 pub(super) struct Coming {
     pub generation: u64,
@@ -140,13 +143,17 @@ impl Supervisor {
             return;
         }
         worker.state = State::Loaded;
-        let (generation, version, number) = (worker.generation, worker.version, worker.number);
+        let (generation, version, number, replaces) =
+            (worker.generation, worker.version, worker.number, worker.replaces);
         if self.coming.as_ref().is_some_and(|coming| coming.generation == generation) {
             self.promote_when_all_are_loaded();
         } else if version != self.version {
             // The plugins have changed meanwhile: it would not know of that.
-            self.with(key, Worker::kill);
-            self.place(number).due = Some(Instant::now());
+            self.with(key, |worker| worker.leave(Order::Stop, UNUSED_LIMIT));
+            match replaces.filter(|old| self.workers.contains_key(old)) {
+                Some(old) => self.start_in_place_of(old),
+                None => self.place(number).due = Some(Instant::now()),
+            }
         } else {
             self.let_serve(key);
         }
@@ -162,8 +169,9 @@ impl Supervisor {
     fn promote_when_all_are_loaded(&mut self) {
         let Some(coming) = &self.coming else { return };
         let count = coming.config.settings.server.workers;
-        let mates: Vec<Key> = self.mates(coming.generation, State::Loaded);
-        if mates.len() < count {
+        let mates = self.mates(coming.generation, State::Loaded);
+        // Of the first set one may have died between its mates' first request and its own.
+        if mates.len() + self.mates(coming.generation, State::Serving).len() < count {
             return;
         }
         if let Some(objection) = self.objection(&mates) {
@@ -205,7 +213,8 @@ impl Supervisor {
         worker.serving_since = Some(Instant::now());
         worker.last_beat = Instant::now();
         let (number, pid, generation, replaces) = (worker.number, worker.pid, worker.generation, worker.replaces);
-        self.place(number).last_complaint = None;
+        let place = self.place(number);
+        (place.last_complaint, place.tired) = (None, None);
         if self.coming.as_ref().is_some_and(|coming| coming.generation == generation) {
             return self.finish_promotion();
         }
@@ -248,13 +257,16 @@ impl Supervisor {
         let first = mates.first().and_then(|key| self.workers.get(key));
         self.files = first.map(|worker| worker.files.clone());
         if coming.signal.is_some() {
-            self.quarantined.clear();
+            self.lift_quarantine(|_| true);
         }
         let count = self.config.settings.server.workers;
         self.places.retain(|number, _| *number <= count);
+        self.places.values_mut().for_each(|place| place.tired = None);
+        // Clients that wait at an address which is given up have nobody else to accept them.
+        let farewell = if changed { Order::Stop } else { Order::Retire };
         for worker in self.workers.values_mut().filter(|worker| worker.generation < coming.generation) {
             if worker.state != State::Leaving {
-                worker.leave(Order::Retire, limit);
+                worker.leave(farewell.clone(), limit);
             }
         }
         self.move_pidfile();
@@ -353,7 +365,7 @@ impl Supervisor {
             match worker.state {
                 // It may have connections already.
                 State::Serving => worker.leave(Order::Retire, limit),
-                _ => worker.leave(Order::Stop, Duration::from_secs(2)),
+                _ => worker.leave(Order::Stop, UNUSED_LIMIT),
             }
         }
     }
@@ -379,7 +391,7 @@ impl Supervisor {
         let number = worker.number;
         let place = self.place(number);
         if place.tired.is_none() {
-            place.tired = Some((reason, words));
+            place.tired = Some((reason_name(reason), words));
         }
     }
 
@@ -388,22 +400,26 @@ impl Supervisor {
         if self.ending.is_some() || self.coming.is_some() || is_busy {
             return;
         }
-        let Some((number, reason, words)) = self.places.iter_mut().find_map(|(number, place)| {
+        let Some((number, reason, words)) = self.places.iter().find_map(|(number, place)| {
             let may_start = place.due.is_none_or(|due| due <= Instant::now());
-            let (reason, words) = place.tired.take_if(|_| may_start)?;
+            let (reason, words) = place.tired.clone().filter(|_| may_start)?;
             Some((*number, reason, words))
         }) else {
             return;
         };
         let Some((key, worker)) = self.serving().find(|(_, worker)| worker.number == number) else { return };
         log::info!("worker {number} (PID {}) is replaced: {words}", worker.pid);
-        let generation = self.generation;
-        self.count_restart(number, reason_name(reason));
+        self.count_restart(number, reason);
+        self.start_in_place_of(key);
+    }
+
+    /// Starts a worker that takes another's place once it serves. When that cannot be done, a later try is due.
+    pub(super) fn start_in_place_of(&mut self, key: Key) {
+        let Some(worker) = self.workers.get(&key) else { return };
+        let (number, generation) = (worker.number, worker.generation);
         if let Err(problem) = self.start_worker(number, generation, Some(key)) {
-            log::error!("no worker can be started in its place: {problem:#}");
-            let place = self.place(number);
-            place.tired = Some((reason, words));
-            place.due = Some(Instant::now() + START_PATIENCE);
+            log::error!("no worker can be started in the place of worker {number}: {problem:#}");
+            self.place(number).due = Some(Instant::now() + START_PATIENCE);
         }
     }
 
@@ -434,7 +450,7 @@ impl Supervisor {
             let has_others =
                 self.serving().any(|(other, worker)| other != key && worker.accepts && !has_stalled(worker));
             let Some(worker) = self.workers.get(&key) else { continue };
-            let (number, generation) = (worker.number, worker.generation);
+            let number = worker.number;
             let running: Vec<String> = worker.flight_report().running.iter().take(5).map(ToString::to_string).collect();
             log::error!(
                 "the event loop of worker {number} (PID {}) has stood still for {:.0} s; it is replaced. Running: {}",
@@ -445,9 +461,7 @@ impl Supervisor {
             worker.order(Order::Dump);
             self.with(key, |worker| worker.has_stalled = true);
             self.count_restart(number, "stall");
-            if let Err(problem) = self.start_worker(number, generation, Some(key)) {
-                log::error!("no worker can be started in its place: {problem:#}");
-            }
+            self.start_in_place_of(key);
             if has_others {
                 self.retire(key);
             }

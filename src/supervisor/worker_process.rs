@@ -25,6 +25,9 @@ use crate::metrics::Snapshot;
 /// How long the last reports of a dead worker are waited for: a process that it forked may hold the channel open.
 const LAST_REPORTS: Duration = Duration::from_millis(200);
 
+/// How long a child may take to read its task.
+const TASK_LIMIT: Duration = Duration::from_secs(2);
+
 /// How much of a crash report is read.
 const CRASH_REPORT_BYTES: u64 = 64 << 10;
 
@@ -118,8 +121,11 @@ impl Worker {
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn().context("cannot start a worker")?;
         drop(command);
         let pid = child.id().context("a worker ended at once")?;
+        // A child that does not read must not hold the supervisor.
+        ours.set_write_timeout(Some(TASK_LIMIT)).context("cannot limit a channel to a worker")?;
         let sockets: Vec<_> = listeners.iter().map(|listener| listener.socket()).collect();
-        // A child that dies before it has read its task is noticed as any other that dies.
+        // A child that dies before it has read its task is noticed as any other that dies; one that gets but half of it
+        // does.
         if let Err(problem) = hand_over(&mut ours, &plan.assignment, flight.as_fd(), crash_report.as_fd(), &sockets) {
             log::debug!("worker {} has not taken its task: {problem}", plan.assignment.number);
         }

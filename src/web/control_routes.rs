@@ -99,7 +99,7 @@ async fn list(site: &Site, is_verbose: bool) -> Value {
         .iter()
         .map(|entry| json!({"file": entry.path.display().to_string(), "plugins": entry.ids, "reason": entry.reason}));
     own["quarantine"] = quarantined.collect();
-    own["last_reload_failure"] = overview.last_failure.into();
+    own["last_reload_failure"] = overview.last_failure.clone().into();
     own
 }
 

@@ -1,5 +1,6 @@
 //! `/metrics`: what the server has counted, for Prometheus. Nothing here waits for Python.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use warp::reply::Response;
@@ -30,7 +31,7 @@ pub async fn answer(site: &Site) -> Response {
 async fn gather(site: &Site) -> Gathered {
     let server =
         |started| ServerFacts { version: env!("CARGO_PKG_VERSION").to_owned(), python: python::version(), started };
-    let Some(overview) = site.link.overview().await else {
+    let Some(overview) = site.link.overview().await.map(Arc::unwrap_or_clone) else {
         let snapshot = snapshot(site);
         let started = snapshot.started;
         let running = RunningWorker { pid: std::process::id(), snapshot };

@@ -199,13 +199,22 @@ impl Conductor {
     }
 }
 
-/// One change, to its end even when plugin code makes this server's code panic.
+/// One change, to its end even when plugin code makes this server's code panic. One that fails leaves the configuration
+/// as it was, too: the other workers never get to see the new one.
 async fn make_change(site: Arc<Site>, change: Change, ini_text: Option<String>) -> Result<Changed, ControlError> {
+    let config = Arc::clone(&site.config);
+    let before = config.get();
     if let Some(text) = ini_text {
-        site.config.adopt(&text)?;
+        config.adopt(&text)?;
     }
     let work = tokio::spawn(async move { site.plugins.change(&change).await });
-    work.await.unwrap_or_else(|problem| Err(ControlError::Failed(PythonError::new("Panic", problem.to_string()))))
+    let result = work.await;
+    let result =
+        result.unwrap_or_else(|problem| Err(ControlError::Failed(PythonError::new("Panic", problem.to_string()))));
+    if result.is_err() {
+        config.put_back(before);
+    }
+    result
 }
 
 /// Gives memory back once a load has ended, so that an idle server is as small as it was.
