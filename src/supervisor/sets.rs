@@ -19,6 +19,12 @@ use crate::{exit_status, logging};
 /// What a file may take to load beyond the limit for `initialize`: import and constructor have none of their own.
 const LOADING_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a reload may take until the next one does not wait for it any more.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What workers may take for their end that have served nobody.
+pub(super) const UNUSED_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long changes wait for a worker that is starting.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -29,6 +35,7 @@ pub(super) struct Coming {
     pub listeners: Vec<Arc<BoundListener>>,
     /// The signal that asked for it; `None` for the first.
     pub signal: Option<&'static str>,
+    pub since: Instant,
 }
 
 impl Supervisor {
@@ -42,10 +49,13 @@ impl Supervisor {
         if self.ending.is_some() {
             return;
         }
-        if self.coming.as_ref().is_some_and(|coming| coming.signal.is_none()) {
-            self.reload_after_start = Some(signal);
+        // Many signals in a row are one reload more, not as many workers that start and are given up again.
+        let must_wait = |coming: &Coming| coming.signal.is_none() || coming.since.elapsed() < RELOAD_PATIENCE;
+        if self.coming.as_ref().is_some_and(must_wait) {
+            self.reload_waits = Some(signal);
             return;
         }
+        self.reload_waits = None;
         log::info!("{signal}: reading {} and starting new workers", self.config.path.display());
         self.service_manager.reloading("starting new workers");
         logging::reopen();
@@ -76,7 +86,7 @@ impl Supervisor {
     fn start_set(&mut self, config: Config, listeners: Vec<Arc<BoundListener>>, signal: Option<&'static str>) {
         let generation = self.next_generation();
         let count = config.settings.server.workers;
-        self.coming = Some(Coming { generation, config, listeners, signal });
+        self.coming = Some(Coming { generation, config, listeners, signal, since: Instant::now() });
         for number in 1..=count {
             if let Err(problem) = self.start_worker(number, generation, None) {
                 return self.coming_failed(format!("{problem:#}"), exit_status::FAILURE);
@@ -234,6 +244,9 @@ impl Supervisor {
         let limit = self.leaving_limit();
         let changed = coming.listeners.len() != self.listeners.len()
             || coming.listeners.iter().zip(&self.listeners).any(|(new, old)| !Arc::ptr_eq(new, old));
+        // Whoever waits at an address that is given up is nobody else's to accept.
+        let is_given_up = |old: &Arc<BoundListener>| !coming.listeners.iter().any(|new| Arc::ptr_eq(new, old));
+        let farewell = if self.listeners.iter().any(is_given_up) { Order::Stop } else { Order::Retire };
         self.generation = coming.generation;
         self.version += 1;
         self.config = coming.config;
@@ -249,7 +262,7 @@ impl Supervisor {
         self.places.retain(|number, _| *number <= count);
         for worker in self.workers.values_mut().filter(|worker| worker.generation < coming.generation) {
             if worker.state != State::Leaving {
-                worker.leave(Order::Retire, limit);
+                worker.leave(farewell.clone(), limit);
             }
         }
         self.move_pidfile();
@@ -264,7 +277,12 @@ impl Supervisor {
         }
         self.service_manager.ready(&self.describe());
         self.load_what_had_to_wait();
-        if let Some(signal) = self.reload_after_start.take() {
+        self.reload_if_asked_again();
+    }
+
+    /// Does what was asked for while another set was on its way.
+    pub(super) fn reload_if_asked_again(&mut self) {
+        if let Some(signal) = self.reload_waits.take() {
             self.reload(signal);
         }
     }
@@ -333,6 +351,7 @@ impl Supervisor {
         self.kill_generation(coming.generation);
         self.coming = None;
         self.reload_failed(why);
+        self.reload_if_asked_again();
     }
 
     fn abandon_coming(&mut self, why: &str) {
@@ -348,7 +367,7 @@ impl Supervisor {
             match worker.state {
                 // It may have connections already.
                 State::Serving => worker.leave(Order::Retire, limit),
-                _ => worker.leave(Order::Stop, Duration::from_secs(2)),
+                _ => worker.leave(Order::Stop, UNUSED_LIMIT),
             }
         }
     }
