@@ -5,7 +5,7 @@
 //!
 //! * [`cli`]: flags as they were typed.
 //! * [`config`]: from INI text to what the program means.
-//! * [`logging`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
+//! * [`logging`], [`console`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
 //! * [`flight`]: what a worker was doing, readable after its death.
 //! * [`metrics`]: what is counted, and the text of `/metrics`.
 //! * [`pipe`]: bytes on their way between a connection and Python.
@@ -21,6 +21,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod exchange;
 pub mod exit_status;
 pub mod flight;

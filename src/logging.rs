@@ -5,12 +5,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
+
+use crate::console::Console;
 
 /// How much a line matters, in Python's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,8 +89,7 @@ impl Severity {
 
 struct Sink {
     level: Severity,
-    /// A descriptor of our own: a plugin that closes standard output does not silence the log.
-    console: Mutex<File>,
+    console: Mutex<Console>,
     console_is_terminal: bool,
     file: Option<LogFile>,
 }
@@ -108,7 +108,7 @@ static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
 /// Installs the log for the whole process. Errs when the file cannot be opened.
 pub fn init(level: Severity, file: Option<&Path>) -> anyhow::Result<()> {
     let stdout = io::stdout();
-    let console = File::from(stdout.as_fd().try_clone_to_owned()?);
+    let console = Console::new(&stdout)?;
     let file = match file {
         Some(path) => {
             // Absolute from the start: a plugin may change the current folder before the file is opened again.
@@ -191,7 +191,7 @@ impl LogFile {
             Ok(()) => self.complained.store(false, Ordering::Relaxed),
             Err(problem) if !self.complained.swap(true, Ordering::Relaxed) => {
                 let complaint = format!("cannot write the log file {}: {problem}", self.path.display());
-                let _ = lock(&sink.console).write_all(systemd_lines(Severity::Error, "pserve", &complaint).as_bytes());
+                sink.write_to_console(&systemd_lines(Severity::Error, "pserve", &complaint));
             }
             Err(_) => {}
         }
@@ -203,11 +203,21 @@ impl Sink {
         let message = printable(&without_secrets(message));
         let dated = format!("{} - {name} - {} - {message}\n", timestamp(), severity.name());
         let text = if self.console_is_terminal { dated.clone() } else { systemd_lines(severity, name, &message) };
-        let _ = lock(&self.console).write_all(text.as_bytes());
+        self.write_to_console(&text);
         if let Some(file) = &self.file {
             file.write(self, &dated);
         }
     }
+
+    fn write_to_console(&self, text: &str) {
+        lock(&self.console).write(text, confession);
+    }
+}
+
+/// What a reader of standard output is told who has not read for a while.
+fn confession(lost_lines: u64) -> String {
+    let words = format!("log lines left out here because nobody read them: {lost_lines}");
+    systemd_lines(Severity::Warning, "pserve", &words)
 }
 
 /// Control characters but for line breaks and tabs are escaped: a message cannot rewrite a terminal or a line.

@@ -486,3 +486,117 @@ class Owner(BasePlugin):
         assert!(outcome.is_ok(), "{}", server.log());
     });
 }
+
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    const CHATTER: &str = "
+from plugincore.baseplugin import BasePlugin
+class Chatter(BasePlugin):
+    async def request_handler(self, **data):
+        for _ in range(2000):
+            self.log.error('y' * 200)
+        return 'said'
+";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("plugins")).unwrap();
+    std::fs::write(dir.path().join("plugins/chatter.py"), CHATTER).unwrap();
+    let socket = dir.path().join("s");
+    let ini = format!("[network]\nbindto=unix:{}\n[paths]\nplugins=plugins\n", socket.display());
+    std::fs::write(dir.path().join("pserve.ini"), ini).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_pserve"))
+        .current_dir(dir.path())
+        .env_remove("VIRTUAL_ENV")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stream = None;
+    eventually(|| {
+        stream = std::os::unix::net::UnixStream::connect(&socket).ok();
+        stream.is_some()
+    });
+    let mut stream = stream.unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"GET /chatter HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut status = None;
+    let since = Instant::now();
+    while status.is_none() && since.elapsed() < Duration::from_secs(20) {
+        status = child.try_wait().unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    assert!(read.is_ok() && answer.ends_with("said"), "{answer}");
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn an_address_can_change_while_its_port_stays() {
+    let server = TestServer::with_plugin("hello.py", HELLO);
+    let port = server.address().port();
+    let ini = server.read_ini().replace("port=0", &format!("port={port}"));
+    for (round, address) in ["0.0.0.0", "127.0.0.1", "0.0.0.0"].into_iter().enumerate() {
+        server.write_ini(&ini.replace("bindto=127.0.0.1", &format!("bindto={address}")));
+        server.signal(Signal::HUP);
+        server.wait_for_log(
+            &format!("serves http://{address}:{port}"),
+            1 + round / 2 + usize::from(address.starts_with("127")),
+        );
+        assert_eq!(server.get("/hello").status, 200);
+    }
+    // The port is nobody else's, whatever another program agrees to.
+    let rival = std::net::TcpListener::bind(("127.0.0.1", port));
+    assert!(rival.is_err());
+}
+
+#[test]
+fn who_waits_at_an_address_that_is_given_up_is_answered() {
+    let server = TestServer::with_plugin("hello.py", HELLO);
+    let old = server.address();
+    // Nobody accepts while the only worker stands still.
+    kill_process(server.worker(), Signal::STOP).unwrap();
+    let mut waiting: Vec<_> = (0..5).map(|_| connect(old).unwrap()).collect();
+    for stream in &mut waiting {
+        stream.write_all(b"GET /hello HTTP/1.0\r\n\r\n").unwrap();
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    server.write_ini(&server.read_ini().replace("port=0", &format!("port={}", free.port())));
+    let stopped = server.worker();
+    server.signal(Signal::HUP);
+    server.wait_for_log("every plugin is reloaded", 1);
+    let _ = kill_process(stopped, Signal::CONT);
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}\n{}", server.log());
+    }
+}
+
+#[test]
+fn many_hangups_at_once_do_not_start_as_many_workers() {
+    let server = TestServer::with_plugin("state.py", STATE);
+    let mut most = 0;
+    for round in 0..60 {
+        if round == 55 {
+            server.write_plugin("state.py", &STATE.replace("ONE", "TWO"));
+        }
+        server.signal(Signal::HUP);
+        std::thread::sleep(Duration::from_millis(10));
+        most = most.max(server.workers().len());
+    }
+    assert!(most <= 8, "{most} workers at a time");
+    eventually(|| server.get("/state").text().contains("TWO"));
+}
+
+#[test]
+fn a_reload_that_hangs_at_an_import_does_not_hold_a_stop() {
+    let mut server = TestServer::with_plugin("hello.py", HELLO);
+    server.write_plugin("hang.py", "import logging, time\nlogging.error('it hangs')\ntime.sleep(1000)\n");
+    server.signal(Signal::HUP);
+    server.wait_for_log("it hangs", 1);
+    let since = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+}

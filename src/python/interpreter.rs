@@ -198,8 +198,15 @@ impl Interpreter {
     pub fn give_up_loop(&self) -> usize {
         let running: Vec<_> = lock(&self.shared.pending.tasks).values().map(|one| Arc::clone(&one.ticket)).collect();
         let waiting = self.shared.queue.waiting_calls();
-        let given_up = running.iter().chain(&waiting).filter(|ticket| ticket.outlet.give_up(CallError::LoopStalled));
-        given_up.count()
+        // An answer that has begun cannot be another one any more: it is cut.
+        let answer = |ticket: &&Arc<Ticket>| {
+            ticket.outlet.give_up(CallError::LoopStalled) || {
+                let has_begun = ticket.outlet.has_begun();
+                ticket.outlet.end(Err(CallError::LoopStalled));
+                has_begun
+            }
+        };
+        running.iter().chain(&waiting).filter(answer).count()
     }
 
     /// Threads for plain handlers that there are now.

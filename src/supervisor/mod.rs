@@ -147,8 +147,8 @@ struct Supervisor {
     quarantined: Vec<Quarantined>,
     crashes: CrashBook,
     coming: Option<Coming>,
-    /// A reload that was asked for while the first set started.
-    reload_after_start: Option<&'static str>,
+    /// A reload that was asked for while a set was on its way.
+    reload_waits: Option<&'static str>,
     changes: Changes,
     overviews: Overviews,
     /// Why the last reload by signal failed.
@@ -180,7 +180,7 @@ impl Supervisor {
             quarantined: Vec::new(),
             crashes: CrashBook::default(),
             coming: None,
-            reload_after_start: None,
+            reload_waits: None,
             changes: Changes::default(),
             overviews: Overviews::new(),
             last_failure: None,
@@ -274,7 +274,8 @@ impl Supervisor {
         self.changes.interrupt(&self.workers, "the server is stopping");
         let limit = self.leaving_limit();
         for worker in self.workers.values_mut() {
-            worker.leave(Order::Stop, limit);
+            let is_unused = !worker.accepts && worker.state != State::Leaving;
+            worker.leave(Order::Stop, if is_unused { sets::UNUSED_LIMIT } else { limit });
         }
     }
 
@@ -285,6 +286,7 @@ impl Supervisor {
 
     fn look_around(&mut self) {
         self.kill_those_who_stay();
+        self.reload_if_asked_again();
         self.mind_the_starting();
         self.mind_the_stalled();
         self.relieve_the_tired();

@@ -22,11 +22,14 @@ const LOADING_PATIENCE: Duration = Duration::from_secs(15);
 /// How much longer than a drain a worker may stay whose event loop stands still.
 const STALLED_MARGIN: Duration = Duration::from_secs(1);
 
+/// How long a reload may take until the next one does not wait for it any more.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What workers may take for their end that have served nobody.
+pub(super) const UNUSED_LIMIT: Duration = Duration::from_secs(2);
+
 /// How long changes wait for a worker that is starting.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long a worker that never served may take to go.
-const UNUSED_LIMIT: Duration = Duration::from_secs(2);
 
 /// A set on its way into service.
 pub(super) struct Coming {
@@ -35,6 +38,7 @@ pub(super) struct Coming {
     pub listeners: Vec<Arc<BoundListener>>,
     /// The signal that asked for it; `None` for the first.
     pub signal: Option<&'static str>,
+    pub since: Instant,
 }
 
 impl Supervisor {
@@ -48,10 +52,13 @@ impl Supervisor {
         if self.ending.is_some() {
             return;
         }
-        if self.coming.as_ref().is_some_and(|coming| coming.signal.is_none()) {
-            self.reload_after_start = Some(signal);
+        // Many signals in a row are one reload more, not as many workers that start and are given up again.
+        let must_wait = |coming: &Coming| coming.signal.is_none() || coming.since.elapsed() < RELOAD_PATIENCE;
+        if self.coming.as_ref().is_some_and(must_wait) {
+            self.reload_waits = Some(signal);
             return;
         }
+        self.reload_waits = None;
         log::info!("{signal}: reading {} and starting new workers", self.config.path.display());
         self.service_manager.reloading("starting new workers");
         logging::reopen();
@@ -82,7 +89,7 @@ impl Supervisor {
     fn start_set(&mut self, config: Config, listeners: Vec<Arc<BoundListener>>, signal: Option<&'static str>) {
         let generation = self.next_generation();
         let count = config.settings.server.workers;
-        self.coming = Some(Coming { generation, config, listeners, signal });
+        self.coming = Some(Coming { generation, config, listeners, signal, since: Instant::now() });
         for number in 1..=count {
             if let Err(problem) = self.start_worker(number, generation, None) {
                 return self.coming_failed(format!("{problem:#}"), exit_status::FAILURE);
@@ -248,6 +255,9 @@ impl Supervisor {
         let limit = self.leaving_limit();
         let changed = coming.listeners.len() != self.listeners.len()
             || coming.listeners.iter().zip(&self.listeners).any(|(new, old)| !Arc::ptr_eq(new, old));
+        // Whoever waits at an address that is given up is nobody else's to accept.
+        let is_given_up = |old: &Arc<BoundListener>| !coming.listeners.iter().any(|new| Arc::ptr_eq(new, old));
+        let farewell = if self.listeners.iter().any(is_given_up) { Order::Stop } else { Order::Retire };
         self.generation = coming.generation;
         self.version += 1;
         self.config = coming.config;
@@ -262,8 +272,6 @@ impl Supervisor {
         let count = self.config.settings.server.workers;
         self.places.retain(|number, _| *number <= count);
         self.places.values_mut().for_each(|place| place.tired = None);
-        // Clients that wait at an address which is given up have nobody else to accept them.
-        let farewell = if changed { Order::Stop } else { Order::Retire };
         for worker in self.workers.values_mut().filter(|worker| worker.generation < coming.generation) {
             if worker.state != State::Leaving {
                 worker.leave(farewell.clone(), limit);
@@ -281,7 +289,12 @@ impl Supervisor {
         }
         self.service_manager.ready(&self.describe());
         self.load_what_had_to_wait();
-        if let Some(signal) = self.reload_after_start.take() {
+        self.reload_if_asked_again();
+    }
+
+    /// Does what was asked for while another set was on its way.
+    pub(super) fn reload_if_asked_again(&mut self) {
+        if let Some(signal) = self.reload_waits.take() {
             self.reload(signal);
         }
     }
@@ -350,6 +363,7 @@ impl Supervisor {
         self.kill_generation(coming.generation);
         self.coming = None;
         self.reload_failed(why);
+        self.reload_if_asked_again();
     }
 
     fn abandon_coming(&mut self, why: &str) {

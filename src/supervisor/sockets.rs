@@ -66,9 +66,30 @@ pub fn listeners_for(
             set_mode(address);
             return Ok(Arc::clone(known));
         }
-        bind(address).map(Arc::new).with_context(|| format!("cannot bind {address}"))
+        bind_beside(address, known).map(Arc::new).with_context(|| format!("cannot bind {address}"))
     };
     addresses.iter().map(listener_for).collect()
+}
+
+/// Binds an address while those that it may take the place of are still served: `0.0.0.0:80` and `127.0.0.1:80` keep
+/// each other out unless both sides agree. They do for that moment only: another server gets no part of the port.
+fn bind_beside(address: &ListenAddress, known: &[Arc<BoundListener>]) -> anyhow::Result<BoundListener> {
+    let ListenAddress::Tcp(wanted) = address else { return bind(address) };
+    let rivals = || {
+        known.iter().filter(|known| match known.actual {
+            ListenAddress::Tcp(bound) => bound.port() == wanted.port() && bound != *wanted,
+            ListenAddress::Unix { .. } => false,
+        })
+    };
+    if rivals().next().is_none() {
+        return bind(address);
+    }
+    let agree =
+        |is_agreed: bool| rivals().try_for_each(|rival| sockopt::set_socket_reuseport(&rival.socket, is_agreed));
+    agree(true)?;
+    let socket = bind_tcp(*wanted, true);
+    agree(false)?;
+    Ok(BoundListener { configured: address.clone(), actual: address.clone(), socket: socket?, _file: None })
 }
 
 /// Binds these addresses and lets them go again. Errs when one of them cannot be had.
@@ -104,7 +125,7 @@ fn address_of(socket: &OwnedFd) -> anyhow::Result<ListenAddress> {
 fn bind(address: &ListenAddress) -> anyhow::Result<BoundListener> {
     match address {
         ListenAddress::Tcp(wanted) => {
-            let socket = bind_tcp(*wanted)?;
+            let socket = bind_tcp(*wanted, false)?;
             let actual = address_of(&socket)?;
             Ok(BoundListener { configured: address.clone(), actual, socket, _file: None })
         }
@@ -115,14 +136,20 @@ fn bind(address: &ListenAddress) -> anyhow::Result<BoundListener> {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+fn bind_tcp(address: SocketAddr, beside_another: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket =
         net::socket_with(family, SocketType::STREAM, net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK, None)?;
     // A restart must not wait for connections of the last run to be forgotten.
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    if beside_another {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
     net::bind(&socket, &address)?;
     net::listen(&socket, BACKLOG)?;
+    if beside_another {
+        sockopt::set_socket_reuseport(&socket, false)?;
+    }
     Ok(socket)
 }
 
