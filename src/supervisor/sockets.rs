@@ -68,7 +68,19 @@ pub fn listeners_for(
         }
         bind_beside(address, known).map(Arc::new).with_context(|| format!("cannot bind {address}"))
     };
-    addresses.iter().map(listener_for).collect()
+    let mut listeners: Vec<Arc<BoundListener>> = addresses.iter().map(listener_for).collect::<anyhow::Result<_>>()?;
+    // Closing a listener resets whoever comes in that moment. One whose place another covers need not be closed.
+    let covered: Vec<_> =
+        known.iter().filter(|known| listeners.iter().any(|new| covers(&new.actual, &known.actual))).cloned().collect();
+    listeners.extend(covered);
+    Ok(listeners)
+}
+
+/// Whether clients of one address are meant by another, which stands for every address of the machine.
+fn covers(all: &ListenAddress, one: &ListenAddress) -> bool {
+    let (ListenAddress::Tcp(all), ListenAddress::Tcp(one)) = (all, one) else { return false };
+    let is_wildcard = all.ip().is_unspecified() && all != one && !one.ip().is_unspecified();
+    is_wildcard && all.port() == one.port() && (all.is_ipv6() || one.is_ipv4())
 }
 
 /// Binds an address while those that it may take the place of are still served: `0.0.0.0:80` and `127.0.0.1:80` keep

@@ -70,9 +70,10 @@ class Counts:
         return excuse
 
     def is_excused(self, client: str, kind: str, began: float) -> bool:
-        """Whether a crash explains it. The connection must have been closed, before the answer or within it, the
-        request must have been under way around the crash, and a client loses no more than one request to a crash."""
-        if kind not in ("closed", "cut off"):
+        """Whether a crash explains it: the connection was closed, before the answer or within it, or the server has
+        given the worker up. The request must have been under way around the crash, and a client loses no more than
+        one request to a crash."""
+        if kind not in ("closed", "cut off", "given up"):
             return False
         now = time.monotonic()
         for excuse in self._excuses:

@@ -10,7 +10,8 @@ PATIENCE_SECONDS = 15.0
 
 
 class RequestFailed(Exception):
-    """A request without a whole answer. `kind` is `refused`, `closed`, `cut off`, `timeout`, `malformed` or `wrong`."""
+    """A request without a whole answer. `kind` is `refused`, `closed`, `cut off`, `timeout`, `malformed`, `given up`
+    (the server's word for a worker that hangs) or `wrong`."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -39,6 +40,10 @@ def head_of(method: str, target: str, body: bytes = b"", close: bool = False) ->
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+GIVEN_UP = b"has stopped responding"
+"""What the server says in the place of a worker whose event loop stands still."""
+
+
 class Connection:
     """One connection at a time, kept between requests as long as the server keeps it."""
 
@@ -53,7 +58,10 @@ class Connection:
         # An answer came on this connection before: what fails now may be the server's idle time-out.
         is_reused = self._is_open()
         try:
-            return await asyncio.wait_for(self._exchange(method, target, body, close), patience)
+            answer = await asyncio.wait_for(self._exchange(method, target, body, close), patience)
+            if answer.status == 503 and GIVEN_UP in answer.body:
+                raise RequestFailed("given up", "503")
+            return answer
         except (asyncio.TimeoutError, TimeoutError):
             self.close()
             raise RequestFailed("timeout", f"{method} {target}: nothing for {patience} s") from None

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from counts import Counts
-from http_client import PATIENCE_SECONDS, Answer, Connection, RequestFailed, head_of
+from http_client import GIVEN_UP, PATIENCE_SECONDS, Answer, Connection, RequestFailed, head_of
 
 import plugins
 
@@ -153,5 +153,7 @@ def _expect(received: bytes, body: bytes) -> None:
     head, _, rest = received.partition(b"\r\n\r\n")
     if head.startswith(b"HTTP/1.1 200") and rest == body:
         return
+    if head.startswith(b"HTTP/1.1 503") and GIVEN_UP in rest:
+        raise RequestFailed("given up", "503")
     is_beginning = not received or (head.startswith(b"HTTP/1.1 200") and body.startswith(rest))
     raise RequestFailed("cut off" if is_beginning else "wrong", f"{len(received)} bytes {received[:200]!r}")
