@@ -2,11 +2,13 @@
 
 import contextlib
 import http.client
+import os
 import signal
 import socket
 import ssl
 import subprocess
 import warnings
+from pathlib import Path
 
 import pytest
 from conftest import BINARY, PATIENCE
@@ -128,6 +130,18 @@ def test_renewed_files_are_taken_up_and_connections_stay(start, tmp_path):
     key.write_text("broken")
     server.process.send_signal(signal.SIGHUP)
     server.wait_for_log("the old workers go on: .SSL. keyfile")
+    assert ask(connect(server, certificate))[0] == 200
+
+
+def test_a_worker_that_starts_later_has_the_certificate_of_its_set(start, tmp_path):
+    key, certificate = make_pair(tmp_path, "server")
+    server = start({"hello.py": HELLO}, ini=ini_for(key, certificate))
+    # A renewal that is half done.
+    key.write_text("broken")
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    [worker] = children.read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    server.wait_for_log(r"worker 1 \(PID \d+\) serves")
     assert ask(connect(server, certificate))[0] == 200
 
 

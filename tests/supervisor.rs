@@ -527,6 +527,7 @@ class Chatter(BasePlugin):
         std::thread::sleep(Duration::from_millis(10));
     }
     let _ = child.kill();
+    let _ = child.wait();
     assert!(read.is_ok() && answer.ends_with("said"), "{answer}");
     assert_eq!(status.and_then(|status| status.code()), Some(0));
 }
@@ -599,4 +600,27 @@ fn a_reload_that_hangs_at_an_import_does_not_hold_a_stop() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+}
+
+#[test]
+fn a_vanished_plugins_folder_stops_nothing_and_is_taken_up_again() {
+    let server = TestServer::with_plugin("hello.py", HELLO);
+    let (folder, aside) = (server.path("plugins"), server.path("aside"));
+    std::fs::rename(&folder, &aside).unwrap();
+    assert_eq!(server.get("/hello").status, 200);
+    let refused = server.get("/reload/all");
+    assert_eq!(refused.status, 500);
+    assert!(refused.text().contains("is not a folder"), "{}", refused.text());
+    server.signal(Signal::HUP);
+    server.wait_for_log("the old workers go on", 1);
+    assert_eq!(server.get("/hello").status, 200);
+    // A worker that dies now has nothing to load, and says so.
+    let first = server.worker();
+    kill_process(first, Signal::KILL).unwrap();
+    eventually(|| send(server.address(), "GET", "/livez", &[], b"").is_ok_and(|reply| reply.status == 200));
+    let missing = server.get("/hello");
+    assert!(missing.status == 404 && missing.text().contains("hello.py failed to load"), "{}", missing.text());
+    std::fs::rename(&aside, &folder).unwrap();
+    assert_eq!(server.get("/reload/all").status, 200);
+    assert_eq!(server.get("/hello").status, 200);
 }

@@ -36,7 +36,7 @@ impl LiveConfig {
 
     /// Puts the text of the file as it is now in force. Errs when it cannot work: the old one then stays.
     pub fn adopt(&self, text: &str) -> Result<(), ConfigError> {
-        let config = Config::from_text(text, &self.path)?;
+        let config = Config::from_known_text(text, &self.path)?;
         hide_keys(&config);
         self.current.store(Arc::new(config));
         Ok(())

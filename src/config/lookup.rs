@@ -11,6 +11,8 @@ use super::{in_file, overrides};
 pub(super) struct Reader<'a> {
     pub(super) table: &'a Table,
     pub(super) file: &'a Path,
+    /// Whether files and folders must be there. Those of a configuration that is in force already may have gone since.
+    pub(super) insists_on_files: bool,
 }
 
 impl<'a> Reader<'a> {

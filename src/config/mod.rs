@@ -87,21 +87,28 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file; environment variables come from this process.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::from_text(&read_text(path)?, path)
+        Self::parse(&read_text(path)?, path, &environment)
     }
 
-    /// As [`Config::load`], with the text of a file that has been read already.
-    pub fn from_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(text, path, &environment)
+    /// As [`Config::load`], with the text of a file that has been read and checked before. Folders that it names may have
+    /// gone since: that is no reason not to go on with it.
+    pub fn from_known_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let table = Self::table(text, path, &environment)?;
+        let settings = Settings::from_known_table(&table, path)?;
+        Ok(Self { path: path.to_owned(), text: text.to_owned(), table, settings })
     }
 
     /// As [`Config::load`], with the text and the environment given by the caller.
     pub fn parse(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut ini = parse_ini(text, path)?;
-        overrides::apply(&mut ini, environment);
-        let table = Table::from_ini(&ini, path, environment)?;
+        let table = Self::table(text, path, environment)?;
         let settings = Settings::from_table(&table, path)?;
         Ok(Self { path: path.to_owned(), text: text.to_owned(), table, settings })
+    }
+
+    fn table(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Table, ConfigError> {
+        let mut ini = parse_ini(text, path)?;
+        overrides::apply(&mut ini, environment);
+        Table::from_ini(&ini, path, environment)
     }
 }
 

@@ -49,7 +49,7 @@ impl Reader<'_> {
     fn socket_path(&self, text: &str) -> Result<PathBuf, ConfigError> {
         let path = self.created_path(text);
         let folder = path.parent().filter(|folder| folder.is_dir());
-        if text.is_empty() || folder.is_none() {
+        if text.is_empty() || (self.insists_on_files && folder.is_none()) {
             let message = format!("`unix:{text}` lies in no folder; give for example unix:/run/pserve.sock");
             return Err(self.error("network", "bindto", message));
         }
@@ -96,6 +96,9 @@ impl Reader<'_> {
         };
         let folder = self.existing_path(text);
         if !folder.is_dir() {
+            if !self.insists_on_files {
+                return Ok(folder);
+            }
             let message = format!("`{text}` is not a folder; name the folder with your plugin files");
             return Err(self.error("paths", "plugins", message));
         }
@@ -121,10 +124,14 @@ impl Reader<'_> {
             return Err(refuse(format!("`{text}` names no route; give route:folder, for example docs:/srv/docs")));
         }
         let found = self.existing_path(folder.trim());
-        if !found.is_dir() {
+        if !found.is_dir() && self.insists_on_files {
             return Err(refuse(format!("`{folder}` is not a folder; give route:folder, for example docs:/srv/docs")));
         }
-        let folder = found.canonicalize().map_err(|problem| refuse(format!("`{folder}`: {problem}")))?;
+        let folder = match found.canonicalize() {
+            Ok(folder) => folder,
+            Err(_) if !self.insists_on_files => found,
+            Err(problem) => return Err(refuse(format!("`{folder}`: {problem}"))),
+        };
         let index_file = self.text("paths", "indexfile").unwrap_or("index.html").to_owned();
         Ok(Some(Documents { route: route.to_owned(), folder, index_file }))
     }

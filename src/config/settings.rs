@@ -218,7 +218,15 @@ impl Default for PluginOptions {
 impl Settings {
     /// Checks the table. Errs on the first value that cannot work.
     pub fn from_table(table: &Table, file: &Path) -> Result<Self, ConfigError> {
-        let reader = Reader { table, file };
+        Self::read(&Reader { table, file, insists_on_files: true })
+    }
+
+    /// As [`Settings::from_table`], for a table that has been checked before: what it names may have gone since.
+    pub fn from_known_table(table: &Table, file: &Path) -> Result<Self, ConfigError> {
+        Self::read(&Reader { table, file, insists_on_files: false })
+    }
+
+    fn read(reader: &Reader<'_>) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
         reader.warn_of_unknown_keys(&mut warnings);
         reader.refuse_sections_that_differ_by_case()?;

@@ -5,6 +5,7 @@
 
 mod channel;
 mod link;
+mod pem;
 mod seat;
 
 use std::os::fd::OwnedFd;
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 pub use channel::{MessageReader, MessageWriter, split};
 pub use link::Link;
+pub use pem::TlsPem;
 pub use seat::{Seat, hand_over};
 
 use crate::config::settings::ListenAddress;
@@ -36,6 +38,8 @@ pub struct Assignment {
     pub ini_path: PathBuf,
     /// The INI file as it was when it was last put in force: every worker works with the same.
     pub ini_text: String,
+    /// The certificate and the key of `[SSL]` as they were read for this set.
+    pub tls: Option<TlsPem>,
     /// The files to load; `None` is all of the folder.
     pub files: Option<PluginFiles>,
     /// Files that can be loaded only when the worker before this one has ended: what they own is exclusive.

@@ -142,6 +142,7 @@ mod tests {
             addresses: Vec::new(),
             ini_path: "/x.ini".into(),
             ini_text: "x".repeat(1 << 20),
+            tls: None,
             files: None,
             later: Vec::new(),
             unloaded: vec!["a".to_owned()],

@@ -29,7 +29,7 @@ use crate::cli::Cli;
 use crate::config::settings::{ListenAddress, Settings};
 use crate::config::{Config, live};
 use crate::exchange::{PluginFiles, Quarantined};
-use crate::handoff::{Order, Report};
+use crate::handoff::{Order, Report, TlsPem};
 use crate::shutdown::Wish;
 use crate::{exit_status, logging, shutdown};
 use changes::Changes;
@@ -134,6 +134,8 @@ struct Supervisor {
     activated: Vec<Arc<BoundListener>>,
     /// What the workers in service listen on.
     listeners: Vec<Arc<BoundListener>>,
+    /// The certificate and its key that they use.
+    tls: Option<TlsPem>,
     workers: BTreeMap<Key, Worker>,
     next_key: Key,
     places: BTreeMap<usize, Place>,
@@ -170,6 +172,7 @@ impl Supervisor {
             config,
             activated,
             listeners: Vec::new(),
+            tls: None,
             workers: BTreeMap::new(),
             next_key: 0,
             places: BTreeMap::new(),

@@ -13,7 +13,7 @@ use super::{Supervisor, addresses};
 use crate::config::settings::ListenAddress;
 use crate::config::{Config, live};
 use crate::exchange::PluginFiles;
-use crate::handoff::{Assignment, Order, TiredBecause};
+use crate::handoff::{Assignment, Order, TiredBecause, TlsPem};
 use crate::{exit_status, logging};
 
 /// What a file may take to load beyond the limit for `initialize`: import and constructor have none of their own.
@@ -36,6 +36,7 @@ pub(super) struct Coming {
     pub generation: u64,
     pub config: Config,
     pub listeners: Vec<Arc<BoundListener>>,
+    pub tls: Option<TlsPem>,
     /// The signal that asked for it; `None` for the first.
     pub signal: Option<&'static str>,
     pub since: Instant,
@@ -89,7 +90,8 @@ impl Supervisor {
     fn start_set(&mut self, config: Config, listeners: Vec<Arc<BoundListener>>, signal: Option<&'static str>) {
         let generation = self.next_generation();
         let count = config.settings.server.workers;
-        self.coming = Some(Coming { generation, config, listeners, signal, since: Instant::now() });
+        let tls = config.settings.tls.as_ref().and_then(TlsPem::read);
+        self.coming = Some(Coming { generation, config, listeners, tls, signal, since: Instant::now() });
         for number in 1..=count {
             if let Err(problem) = self.start_worker(number, generation, None) {
                 return self.coming_failed(format!("{problem:#}"), exit_status::FAILURE);
@@ -114,6 +116,7 @@ impl Supervisor {
             addresses: listeners.iter().map(|listener| listener.configured().clone()).collect(),
             ini_path: config.path.clone(),
             ini_text: config.text.clone(),
+            tls: coming.map_or(&self.tls, |coming| &coming.tls).clone(),
             files: self.files.clone().filter(|_| !is_fresh),
             later: self.exclusive_files(config, is_fresh || replaces.is_some()),
             unloaded: if is_fresh { Vec::new() } else { self.unloaded.clone() },
@@ -262,6 +265,7 @@ impl Supervisor {
         self.version += 1;
         self.config = coming.config;
         self.listeners = coming.listeners;
+        self.tls = coming.tls;
         self.last_failure = None;
         self.unloaded.clear();
         let first = mates.first().and_then(|key| self.workers.get(key));

@@ -56,6 +56,7 @@ pub use site::Site;
 
 use crate::config::Settings;
 use crate::exchange::{CallError, Raised};
+use crate::handoff::TlsPem;
 
 /// What makes TLS connections of TCP ones.
 pub struct TlsAcceptor(tokio_native_tls::TlsAcceptor);
@@ -69,7 +70,12 @@ impl std::fmt::Debug for TlsAcceptor {
 impl TlsAcceptor {
     /// Reads the files of `[SSL]`; `None` when TLS is not enabled. Errs when they cannot be used.
     pub fn load(settings: &Settings) -> anyhow::Result<Option<Self>> {
-        settings.tls.as_ref().map(tls::acceptor).transpose().map(|acceptor| acceptor.map(Self))
+        Self::from_pem(settings, None)
+    }
+
+    /// As [`TlsAcceptor::load`], of what was read from the files before, where that is known.
+    pub fn from_pem(settings: &Settings, pem: Option<&TlsPem>) -> anyhow::Result<Option<Self>> {
+        settings.tls.as_ref().map(|files| tls::acceptor(files, pem)).transpose().map(|acceptor| acceptor.map(Self))
     }
 
     /// What is doubtful about the certificate, though it can be used.

@@ -9,17 +9,19 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
 use crate::config::settings::TlsFiles;
+use crate::handoff::TlsPem;
 
-/// Reads the files and makes an acceptor for TLS 1.2 and newer, with HTTP/2 by ALPN.
+/// Makes an acceptor of the files, or of what was read from them before: for TLS 1.2 and newer, with HTTP/2 by ALPN.
 /// Errs when a file cannot be read or used, or when key and certificate do not belong together. A certificate that has
 /// expired, or is not valid yet, is a warning: clients that do not check it are still served.
-pub fn acceptor(files: &TlsFiles) -> anyhow::Result<tokio_native_tls::TlsAcceptor> {
-    let chain = read(&files.certificate, "certfile")?;
+pub fn acceptor(files: &TlsFiles, pem: Option<&TlsPem>) -> anyhow::Result<tokio_native_tls::TlsAcceptor> {
+    let chain = pem.map_or_else(|| read(&files.certificate, "certfile"), |pem| Ok(pem.certificate.clone()))?;
+    let key = pem.map_or_else(|| read(&files.key, "keyfile"), |pem| Ok(pem.key.clone()))?;
     let certificates = X509::stack_from_pem(&chain)
         .ok()
         .filter(|certificates| !certificates.is_empty())
         .with_context(|| format!("[SSL] certfile {} holds no PEM certificate", files.certificate.display()))?;
-    let key = private_key(&files.key)?;
+    let key = private_key(&key, &files.key)?;
     let leaf = &certificates[0];
     let is_pair = leaf.public_key().is_ok_and(|public| public.public_eq(&key));
     if !is_pair {
@@ -48,13 +50,12 @@ fn read(path: &Path, key: &str) -> anyhow::Result<Vec<u8>> {
 }
 
 /// PKCS#8, PKCS#1 and SEC1, RSA and EC. An encrypted key is refused: nobody is there to type its password.
-fn private_key(path: &Path) -> anyhow::Result<PKey<Private>> {
-    let pem = read(path, "keyfile")?;
+fn private_key(pem: &[u8], path: &Path) -> anyhow::Result<PKey<Private>> {
     let shown = path.display();
-    if String::from_utf8_lossy(&pem).contains("ENCRYPTED") {
+    if String::from_utf8_lossy(pem).contains("ENCRYPTED") {
         bail!("[SSL] keyfile {shown} is encrypted; take the password off with `openssl pkey -in {shown} -out FILE`");
     }
-    PKey::private_key_from_pem(&pem).ok().with_context(|| format!("[SSL] keyfile {shown} holds no PEM private key"))
+    PKey::private_key_from_pem(pem).ok().with_context(|| format!("[SSL] keyfile {shown} holds no PEM private key"))
 }
 
 /// What is doubtful about a certificate that can be used: clients that check it may refuse it.

@@ -58,12 +58,12 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
     // Started by way of /proc, it would go by the name of that file.
     let _ = rustix::thread::set_name(c"pserve");
     logging::init(cli.severity(), cli.log.as_deref())?;
-    let config = Config::from_text(&assignment.ini_text, &assignment.ini_path)?;
+    let config = Config::from_known_text(&assignment.ini_text, &assignment.ini_path)?;
     let settings = config.settings.clone();
     let config = Arc::new(LiveConfig::new(config));
     let signals = shutdown::listen_as_worker().context("cannot listen for signals")?;
     let access_log = open_access_log(&settings)?;
-    let tls = TlsAcceptor::load(&settings)?;
+    let tls = TlsAcceptor::from_pem(&settings, assignment.tls.as_ref())?;
     if settings.server.scheduling == Scheduling::Batch {
         python::share_the_core_in_turns();
     }
