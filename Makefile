@@ -36,10 +36,8 @@ fuzz: ## feed the readers of INI files, fields and heads odd input for FUZZ_SECO
 bench: build ## compare the speed with the Python program (installs it and wrk)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/bench/compare.py
 
-soak: ## ten minutes of load with reloads and crashes, then counts that must be zero (SOAK_SECONDS=60: one minute)
-	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && \
-	{ [ -x target/release/pserve ] || cargo build --locked; } && \
-	.venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
+soak: build ## ten minutes of load with reloads and crashes, then counts that must be zero (SOAK_SECONDS=60: one minute)
+	@.ci/prepare test >/dev/null && .venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
 install: build ## install the binary into $(PREFIX)/bin
 	install -D -m 755 target/release/pserve $(DESTDIR)$(PREFIX)/bin/pserve

@@ -624,3 +624,25 @@ fn a_vanished_plugins_folder_stops_nothing_and_is_taken_up_again() {
     assert_eq!(server.get("/reload/all").status, 200);
     assert_eq!(server.get("/hello").status, 200);
 }
+
+#[test]
+fn a_child_that_a_plugin_has_forked_does_not_hold_the_address() {
+    let forker = "
+import multiprocessing, os, time
+from plugincore.baseplugin import BasePlugin
+class Forker(BasePlugin):
+    def request_handler(self, **data):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(30)
+            os._exit(0)
+        return str(pid)
+";
+    let mut server = TestServer::with_plugin("forker.py", forker);
+    let child: i32 = server.get("/forker").text().parse().unwrap();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let bound = std::net::TcpListener::bind(server.address());
+    kill_process(rustix::process::Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    assert!(bound.is_ok(), "{bound:?}");
+}

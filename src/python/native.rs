@@ -59,6 +59,7 @@ fn write_log(py: Python<'_>, number: i32, name: String, message: &Bound<'_, PySt
 #[pyfunction]
 fn mark_forked() {
     IS_FORKED.store(true, Ordering::Relaxed);
+    super::forked::close_in_child();
     if let Some(recorder) = FLIGHT.get() {
         recorder.disown();
     }

@@ -11,6 +11,9 @@ use crate::config::{Config, live};
 use crate::exchange::{Change, Changed, ControlError, PluginFiles};
 use crate::handoff::{Answer, Ask, Order};
 
+/// Changes that may wait; more are refused.
+const MOST_WAITING: usize = 1000;
+
 /// Changes that wait, and the one that is under way.
 #[derive(Default)]
 pub(super) struct Changes {
@@ -67,6 +70,10 @@ impl Supervisor {
                     let why = ControlError::Interrupted("the server is stopping".to_owned());
                     return reply(&self.workers, &wanted, Err(why));
                 }
+                if self.changes.waiting.len() >= MOST_WAITING {
+                    let why = ControlError::Interrupted("too many changes wait".to_owned());
+                    return reply(&self.workers, &wanted, Err(why));
+                }
                 self.changes.waiting.push_back(wanted);
             }
         }
@@ -75,6 +82,8 @@ impl Supervisor {
     /// Starts the next change when none is under way, no reload by signal, and no worker that would miss it.
     pub(super) fn go_on_with_changes(&mut self) {
         while self.changes.current.is_none() && self.coming.is_none() {
+            // Nobody waits any more for what was asked through a worker that has gone.
+            self.changes.waiting.retain(|wanted| self.workers.contains_key(&wanted.origin));
             let Some(next) = self.changes.waiting.front() else { return };
             let is_starting = |worker: &Worker| matches!(worker.state, State::Starting | State::Loaded);
             if self.workers.values().any(is_starting) && next.since.elapsed() < START_PATIENCE {

@@ -15,6 +15,9 @@ use crate::handoff::Order;
 /// Calls that the log names after a crash.
 const NAMED_CALLS: usize = 10;
 
+/// How often the first set is tried again after deaths that nothing explains, such as want of memory.
+const UNEXPLAINED_TRIES: u32 = 2;
+
 /// Lines of Python's stacks that the log takes.
 const STACK_LINES: usize = 120;
 
@@ -42,8 +45,9 @@ impl Supervisor {
             self.count_crash(&worker, file, status);
         }
         if is_of_coming {
-            // The first set loses a file that kills it and starts without it; a reload leaves the old set serving.
-            let starts_again = is_first && file.is_some() && self.restart(&worker);
+            // The first set loses a file that kills it and starts without it, and is tried again after a death that
+            // nothing explains; a reload leaves the old set serving.
+            let starts_again = is_first && (file.is_some() || self.may_try_again()) && self.restart(&worker);
             if !starts_again {
                 let why = format!("worker {} ended {} before it could serve", worker.number, how(status));
                 self.coming_failed(why, exit_status::FAILURE);
@@ -56,6 +60,13 @@ impl Supervisor {
         self.count_restart(worker.number, "crash");
         self.restart(&worker);
         self.load_what_had_to_wait();
+    }
+
+    /// Whether the first set is tried once more.
+    fn may_try_again(&mut self) -> bool {
+        let Some(coming) = &mut self.coming else { return false };
+        coming.tries += 1;
+        coming.tries <= UNEXPLAINED_TRIES
     }
 
     /// It has said why, in words for people.
@@ -187,7 +198,7 @@ impl Supervisor {
             file.file_stem().unwrap_or_default().to_string_lossy()
         );
         let entry = Quarantined { path: file.to_owned(), ids, reason };
-        for worker in self.workers.values().filter(|worker| worker.state == State::Serving) {
+        for worker in self.workers.values().filter(|worker| worker.state != State::Leaving) {
             worker.order(Order::Quarantine(entry.clone()));
         }
         self.quarantined.push(entry);

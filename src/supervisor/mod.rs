@@ -297,8 +297,10 @@ impl Supervisor {
         reap_strangers(&self.workers);
         let limit = self.config.settings.limits.loop_stall;
         let is_well = |worker: &Worker| limit.is_zero() || worker.stalled < limit;
-        if self.ending.is_none() && self.serving().next().is_some() && self.serving().all(|(_, worker)| is_well(worker))
-        {
+        let starts = |worker: &Worker| matches!(worker.state, State::Starting | State::Loaded);
+        let is_on_it = self.places.values().any(|place| place.due.is_some()) || self.workers.values().any(starts);
+        let is_served = self.serving().next().is_some() || is_on_it;
+        if self.ending.is_none() && is_served && self.serving().all(|(_, worker)| is_well(worker)) {
             self.service_manager.sign_of_life();
         }
     }

@@ -17,10 +17,11 @@ const LONGEST_PAUSE_UNREADY: Duration = Duration::from_secs(30);
 /// Crashes longer ago than this are forgotten.
 const CRASH_MEMORY: Duration = Duration::from_secs(600);
 
-/// How often the workers of one number have died in a row.
+/// How often the workers of one number have died in a row, in service and before it.
 #[derive(Debug, Default)]
 pub struct Patience {
-    deaths: u32,
+    in_service: u32,
+    before_it: u32,
 }
 
 impl Patience {
@@ -28,11 +29,16 @@ impl Patience {
     /// dead one has served; `None` when it did not get that far.
     pub fn pause_after(&mut self, served: Option<Duration>) -> Duration {
         if served.is_some_and(|time| time >= GOOD_SERVICE) {
-            self.deaths = 0;
+            *self = Self::default();
         }
-        let earlier = self.deaths;
-        self.deaths = self.deaths.saturating_add(1);
-        let longest = if served.is_some() { LONGEST_PAUSE } else { LONGEST_PAUSE_UNREADY };
+        let (deaths, longest) = if served.is_some() {
+            self.before_it = 0;
+            (&mut self.in_service, LONGEST_PAUSE)
+        } else {
+            (&mut self.before_it, LONGEST_PAUSE_UNREADY)
+        };
+        let earlier = *deaths;
+        *deaths = earlier.saturating_add(1);
         match earlier {
             0 => Duration::ZERO,
             more => (FIRST_PAUSE * 2_u32.saturating_pow((more - 1).min(16))).min(longest),
@@ -73,7 +79,7 @@ mod tests {
         assert_eq!(pauses, [0, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(patience.pause_after(Some(GOOD_SERVICE)), Duration::ZERO);
         let unready: Vec<u128> = (0..12).map(|_| patience.pause_after(None).as_millis()).collect();
-        assert_eq!((unready[0], unready[11]), (100, 30_000));
+        assert_eq!((unready[0], unready[1], unready[11]), (0, 100, 30_000));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(super) struct Coming {
     /// The signal that asked for it; `None` for the first.
     pub signal: Option<&'static str>,
     pub since: Instant,
+    /// How often it has been tried again after a death that nothing explains.
+    pub tries: u32,
 }
 
 impl Supervisor {
@@ -91,7 +93,7 @@ impl Supervisor {
         let generation = self.next_generation();
         let count = config.settings.server.workers;
         let tls = config.settings.tls.as_ref().and_then(TlsPem::read);
-        self.coming = Some(Coming { generation, config, listeners, tls, signal, since: Instant::now() });
+        self.coming = Some(Coming { generation, config, listeners, tls, signal, since: Instant::now(), tries: 0 });
         for number in 1..=count {
             if let Err(problem) = self.start_worker(number, generation, None) {
                 return self.coming_failed(format!("{problem:#}"), exit_status::FAILURE);
@@ -118,7 +120,7 @@ impl Supervisor {
             ini_text: config.text.clone(),
             tls: coming.map_or(&self.tls, |coming| &coming.tls).clone(),
             files: self.files.clone().filter(|_| !is_fresh),
-            later: self.exclusive_files(config, is_fresh || replaces.is_some()),
+            later: self.exclusive_files(config, is_fresh || replaces.is_some() || self.is_leaving_from(number)),
             unloaded: if is_fresh { Vec::new() } else { self.unloaded.clone() },
             // The first set may lose files on its way; a reload by signal gives all of them another chance.
             quarantined: if coming.is_some_and(|coming| coming.signal.is_some()) {
@@ -136,9 +138,14 @@ impl Supervisor {
         Ok(())
     }
 
+    fn is_leaving_from(&self, number: usize) -> bool {
+        self.workers.values().any(|worker| worker.number == number && worker.state == State::Leaving)
+    }
+
     /// Files of plugins that cannot stand beside their old selves, when an old self is there.
     fn exclusive_files(&self, config: &Config, has_predecessor: bool) -> PluginFiles {
-        let files = self.serving().filter(|_| has_predecessor).flat_map(|(_, worker)| &worker.files);
+        let is_old = |worker: &&Worker| matches!(worker.state, State::Serving | State::Leaving);
+        let files = self.workers.values().filter(|_| has_predecessor).filter(is_old).flat_map(|worker| &worker.files);
         let is_exclusive = |id: &String| config.settings.options_of(id).restart_on_reload;
         let mut exclusive: PluginFiles = files.filter(|file| file.ids.iter().any(is_exclusive)).cloned().collect();
         exclusive.sort_by(|one, other| one.path.cmp(&other.path));
@@ -305,15 +312,15 @@ impl Supervisor {
 
     /// Once the workers before have ended, what they owned is free.
     pub(super) fn load_what_had_to_wait(&mut self) {
-        let is_leaving = |number: usize, key: Key| {
-            self.workers
-                .iter()
-                .any(|(other, old)| *other < key && old.number == number && old.generation <= self.generation)
+        // Those before it are of its place, or of an earlier set.
+        let is_leaving = |key: Key, worker: &Worker| {
+            let is_before = |old: &Worker| old.number == worker.number || old.generation < worker.generation;
+            self.workers.iter().any(|(other, old)| *other < key && is_before(old))
         };
         let free: Vec<Key> = self
             .workers
             .iter()
-            .filter(|(key, worker)| worker.later && worker.accepts && !is_leaving(worker.number, **key))
+            .filter(|(key, worker)| worker.later && worker.accepts && !is_leaving(**key, worker))
             .map(|(key, _)| *key)
             .collect();
         for key in free {
@@ -388,16 +395,31 @@ impl Supervisor {
         }
     }
 
-    /// A file that hangs while it is imported or constructed holds its worker for ever.
+    /// A file that hangs while it is imported or constructed holds its worker for ever; so does whatever hangs before the
+    /// first file, or keeps a worker from taking up its service.
     pub(super) fn mind_the_starting(&mut self) {
-        let limit = self.config.settings.limits.load_timeout + LOADING_PATIENCE;
-        for worker in self.workers.values_mut().filter(|worker| worker.state == State::Starting) {
-            if worker.started.elapsed() < limit || worker.is_condemned {
-                continue;
-            }
-            let report = worker.flight_report();
-            if let Some(stuck) = report.running.iter().find(|one| one.seconds > limit.as_secs_f64()) {
-                log::error!("worker {} (PID {}) does not get on: {stuck}; it is killed", worker.number, worker.pid);
+        let of_coming =
+            self.coming.as_ref().map_or(Duration::ZERO, |coming| coming.config.settings.limits.load_timeout);
+        let limit = self.config.settings.limits.load_timeout.max(of_coming) + LOADING_PATIENCE;
+        for worker in self.workers.values_mut().filter(|worker| !worker.accepts && !worker.is_condemned) {
+            let stuck_at = match worker.state {
+                State::Leaving => None,
+                State::Starting => {
+                    let report = worker.flight_report();
+                    if !report.running.is_empty() {
+                        worker.idle_since = Instant::now();
+                    }
+                    let stuck = report.running.iter().find(|one| one.seconds > limit.as_secs_f64());
+                    let is_idle = worker.idle_since.elapsed() > limit;
+                    stuck.map(ToString::to_string).or(is_idle.then(|| "it loads no file".to_owned()))
+                }
+                State::Loaded | State::Serving => {
+                    let is_mute = worker.last_beat.elapsed() > LOADING_PATIENCE;
+                    is_mute.then(|| "it has loaded its plugins and says nothing more".to_owned())
+                }
+            };
+            if let Some(place) = stuck_at {
+                log::error!("worker {} (PID {}) does not get on: {place}; it is killed", worker.number, worker.pid);
                 worker.kill();
             }
         }

@@ -73,6 +73,8 @@ pub struct Worker {
     /// Files that it loads when the worker before it has ended.
     pub later: bool,
     pub last_beat: Instant,
+    /// While it starts: when it was last seen to load a file.
+    pub idle_since: Instant,
     pub stalled: Duration,
     /// Whether its event loop has stood still for too long.
     pub has_stalled: bool,
@@ -147,6 +149,7 @@ impl Worker {
             files: Vec::new(),
             later: !plan.assignment.later.is_empty(),
             last_beat: now,
+            idle_since: now,
             stalled: Duration::ZERO,
             has_stalled: false,
             cannot_start: None,

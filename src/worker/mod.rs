@@ -6,7 +6,7 @@
 mod orders;
 mod recycling;
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +73,8 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
         crash_report_fd: Some(crash_report.as_raw_fd()),
         ..interpreter_options(cli, &config, &settings)
     };
+    let sockets = listeners.iter().map(|listener| listener.socket.as_fd());
+    python::keep_from_children(sockets.chain([channel.as_fd()]));
     let interpreter = Interpreter::start(&options)?;
     log::info!("worker {} (PID {}) has Python {}", assignment.number, std::process::id(), python::version());
     let runtime = tokio::runtime::Builder::new_multi_thread()
