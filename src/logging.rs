@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
 
@@ -96,9 +97,27 @@ struct Sink {
 
 struct LogFile {
     path: PathBuf,
-    handle: Mutex<File>,
+    handle: Mutex<Handle>,
     complained: AtomicBool,
 }
+
+/// The open file, or when it was last tried to open it.
+enum Handle {
+    Open(File),
+    Missing(Instant),
+}
+
+/// What becomes of a process whose log file cannot be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It does not start.
+    Required,
+    /// It serves without, and opens it as soon as it can: the file was there when the server started.
+    Wanted,
+}
+
+/// How often a missing file is tried.
+pub const MISSING_FILE_PAUSE: Duration = Duration::from_secs(1);
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 
@@ -106,15 +125,20 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
 /// Installs the log for the whole process. Errs when the file cannot be opened.
-pub fn init(level: Severity, file: Option<&Path>) -> anyhow::Result<()> {
+pub fn init(level: Severity, file: Option<&Path>, need: Need) -> anyhow::Result<()> {
     let stdout = io::stdout();
     let console = Console::new(&stdout)?;
     let file = match file {
         Some(path) => {
             // Absolute from the start: a plugin may change the current folder before the file is opened again.
             let path = std::path::absolute(path)?;
-            let handle = open_for_append(&path)
-                .map_err(|problem| anyhow::anyhow!("cannot write the log file {}: {problem}", path.display()))?;
+            let handle = match open_for_append(&path) {
+                Ok(file) => Handle::Open(file),
+                Err(problem) if need == Need::Required => {
+                    anyhow::bail!("cannot write the log file {}: {problem}", path.display())
+                }
+                Err(_) => Handle::Missing(Instant::now()),
+            };
             Some(LogFile { path, handle: Mutex::new(handle), complained: AtomicBool::new(false) })
         }
         None => None,
@@ -169,7 +193,7 @@ pub fn reopen() {
         return;
     };
     match open_for_append(&file.path) {
-        Ok(handle) => *lock(&file.handle) = handle,
+        Ok(opened) => *lock(&file.handle) = Handle::Open(opened),
         Err(problem) => log::error!("cannot open the log file {} again: {problem}", file.path.display()),
     }
 }
@@ -185,9 +209,23 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl LogFile {
+    fn append(&self, text: &str) -> io::Result<()> {
+        let mut handle = lock(&self.handle);
+        if let Handle::Missing(tried) = &mut *handle {
+            if tried.elapsed() < MISSING_FILE_PAUSE {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            *tried = Instant::now();
+            *handle = Handle::Open(open_for_append(&self.path)?);
+        }
+        match &mut *handle {
+            Handle::Open(file) => file.write_all(text.as_bytes()),
+            Handle::Missing(_) => Ok(()),
+        }
+    }
+
     fn write(&self, sink: &Sink, text: &str) {
-        let result = lock(&self.handle).write_all(text.as_bytes());
-        match result {
+        match self.append(text) {
             Ok(()) => self.complained.store(false, Ordering::Relaxed),
             Err(problem) if !self.complained.swap(true, Ordering::Relaxed) => {
                 let complaint = format!("cannot write the log file {}: {problem}", self.path.display());

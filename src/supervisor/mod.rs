@@ -2,13 +2,15 @@
 //! starts Python, so that nothing a plugin does reaches it.
 //!
 //! Everything happens in one loop on one thread: a signal, a worker's word, a worker's end or a second that has passed
-//! becomes one step. `sets` starts workers that serve together, `deaths` sees to those that end unasked, `changes`
+//! becomes one step. `sets` starts workers that serve together, `replacing` puts one in the place of
+//! another, `deaths` sees to those that end unasked, `changes`
 //! carries the control routes to all of them.
 
 mod changes;
 mod deaths;
 mod overview;
 mod pidfile;
+mod replacing;
 mod restart;
 mod service_manager;
 mod sets;
@@ -30,6 +32,7 @@ use crate::config::settings::{ListenAddress, Settings};
 use crate::config::{Config, live};
 use crate::exchange::{PluginFiles, Quarantined};
 use crate::handoff::{Order, Report, TlsPem};
+use crate::logging::Need;
 use crate::shutdown::Wish;
 use crate::{exit_status, logging, shutdown};
 use changes::Changes;
@@ -52,7 +55,7 @@ const DESCRIPTORS: u64 = 65_536;
 
 /// Serves until a signal asks for the end; the answer is the exit status. Must run on the process's main thread.
 pub fn run(cli: &Cli, config: Config) -> anyhow::Result<i32> {
-    logging::init(cli.severity(), cli.log.as_deref())?;
+    logging::init(cli.severity(), cli.log.as_deref(), Need::Required)?;
     live::hide_keys(&config);
     logging::announce(&format!(
         "pserve {} starts, PID {}, {}",
@@ -63,6 +66,7 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<i32> {
     for warning in &config.settings.warnings {
         log::warn!("{warning}");
     }
+    sets::try_access_log(&config.settings)?;
     let wishes = shutdown::listen().context("cannot listen for signals")?;
     raise_descriptor_limit();
     let activated = sockets::activated()?;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
 
 use http::{HeaderMap, Method, Version, header};
 
@@ -40,12 +41,11 @@ pub struct Access<'a> {
 }
 
 impl AccessLog {
-    /// Opens the file and starts the thread.
+    /// Starts the thread, which opens the file as soon as it can be: the supervisor has seen that it can.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        let file = logging::open_for_append(path)?;
         let (sender, receiver) = sync_channel(WAITING_LINES);
         let name = path.to_owned();
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(file, &name, &receiver))?;
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(&name, &receiver))?;
         Ok(Self { path: path.to_owned(), sender })
     }
 
@@ -66,34 +66,58 @@ impl AccessLog {
     }
 }
 
-fn write_lines(file: File, path: &Path, receiver: &Receiver<Message>) {
-    let mut writer = BufWriter::new(file);
+fn write_lines(path: &Path, receiver: &Receiver<Message>) {
+    let mut target = Target { path, writer: None, tried: None };
     let mut has_complained = false;
+    let mut complain = |result: std::io::Result<()>| match result {
+        Ok(()) => has_complained = false,
+        Err(problem) if !has_complained => {
+            log::error!("cannot write the access log {}: {problem}", path.display());
+            has_complained = true;
+        }
+        Err(_) => {}
+    };
+    complain(target.reopen());
     while let Ok(first) = receiver.recv() {
-        let mut result = handle(&mut writer, first, path);
+        let mut result = target.handle(first);
         while let Ok(next) = receiver.try_recv() {
-            result = result.and(handle(&mut writer, next, path));
+            result = result.and(target.handle(next));
         }
-        result = result.and(writer.flush());
-        match result {
-            Ok(()) => has_complained = false,
-            Err(problem) if !has_complained => {
-                log::error!("cannot write the access log {}: {problem}", path.display());
-                has_complained = true;
-            }
-            Err(_) => {}
-        }
+        complain(result.and(target.flush()));
     }
 }
 
-fn handle(writer: &mut BufWriter<File>, message: Message, path: &Path) -> std::io::Result<()> {
-    match message {
-        Message::Line(line) => writer.write_all(line.as_bytes()),
-        Message::Reopen => {
-            writer.flush()?;
-            *writer = BufWriter::new(logging::open_for_append(path)?);
-            Ok(())
+/// The file, when it can be opened.
+struct Target<'a> {
+    path: &'a Path,
+    writer: Option<BufWriter<File>>,
+    tried: Option<Instant>,
+}
+
+impl Target<'_> {
+    fn handle(&mut self, message: Message) -> std::io::Result<()> {
+        let line = match message {
+            Message::Line(line) => line,
+            Message::Reopen => return self.flush().and(self.reopen()),
+        };
+        if self.writer.is_none() {
+            if self.tried.is_some_and(|tried| tried.elapsed() < logging::MISSING_FILE_PAUSE) {
+                return Err(std::io::ErrorKind::NotFound.into());
+            }
+            self.reopen()?;
         }
+        self.writer.as_mut().map_or(Ok(()), |writer| writer.write_all(line.as_bytes()))
+    }
+
+    /// The file before stays in use when there is none by its name.
+    fn reopen(&mut self) -> std::io::Result<()> {
+        self.tried = Some(Instant::now());
+        self.writer = Some(BufWriter::new(logging::open_for_append(self.path)?));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), BufWriter::flush)
     }
 }
 

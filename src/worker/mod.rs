@@ -19,6 +19,7 @@ use crate::config::settings::Scheduling;
 use crate::config::{Config, ConfigError, Settings};
 use crate::flight::FlightRecorder;
 use crate::handoff::{Link, Report, Seat};
+use crate::logging::Need;
 use crate::metrics::Metrics;
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
@@ -57,7 +58,7 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
     let Seat { assignment, listeners, flight, crash_report, channel } = seat;
     // Started by way of /proc, it would go by the name of that file.
     let _ = rustix::thread::set_name(c"pserve");
-    logging::init(cli.severity(), cli.log.as_deref())?;
+    logging::init(cli.severity(), cli.log.as_deref(), Need::Wanted)?;
     let config = Config::from_known_text(&assignment.ini_text, &assignment.ini_path)?;
     let settings = config.settings.clone();
     let config = Arc::new(LiveConfig::new(config));
