@@ -121,6 +121,10 @@ fn hangup_takes_up_everything_in_new_workers_and_answers_old_connections() {
         };
         let first = ask();
         assert!(first.ends_with("VERSION") && !first.contains("connection: close"), "{first}");
+        let mut probing = connect(server.address()).unwrap();
+        probing.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut piece = [0; 4096];
+        assert!(probing.read(&mut piece).unwrap() > 0);
         server.write_plugin("version.py", &VERSION.replace("VERSION", "second"));
         server.write_plugin("other.py", &VERSION.replace("Version", "Other"));
         server.signal(signal);
@@ -128,6 +132,10 @@ fn hangup_takes_up_everything_in_new_workers_and_answers_old_connections() {
         // Its worker is leaving: it answers what comes right away, and says that this was the last time.
         let last = ask();
         assert!(last.contains("connection: close"), "{name}: {last}");
+        // The server is ready as before, whoever of it is asked.
+        probing.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let length = probing.read(&mut piece).unwrap();
+        assert!(piece[..length].starts_with(b"HTTP/1.1 200"), "{name}");
         assert_eq!(server.get("/version").text(), "second", "{name}");
         assert_eq!(server.get("/other").status, 200, "{name}");
         assert_eq!(server.pid(), pid);

@@ -155,7 +155,13 @@ pub fn due(state: &State, times: &Times) -> Option<(Instant, Due)> {
         Phase::Head => after(since, times.head, Due::SlowHead),
         Phase::Idle => {
             let last = if state.is_http2 { state.heard.max(since) } else { since };
-            let retiring = is_retired.then(|| after(since, Some(QUIET), Due::Close)).flatten();
+            // A client that will find the server there again gets the time from now on: its next request is answered, and
+            // it learns that the connection ends.
+            let quiet_since = |(leaving, at): (Leaving, Instant)| match leaving {
+                Leaving::SharedListeners => at.max(since),
+                Leaving::LastOne => since,
+            };
+            let retiring = state.retired.map(quiet_since).and_then(|start| after(start, Some(QUIET), Due::Close));
             soonest([after(last, times.idle, Due::Close), evicted, retiring])
         }
         Phase::Busy if state.stalled > 0 && state.stalled == state.open => {
@@ -169,4 +175,21 @@ pub fn due(state: &State, times: &Times) -> Option<(Instant, Due)> {
 
 fn soonest<const N: usize>(all: [Option<(Instant, Due)>; N]) -> Option<(Instant, Due)> {
     all.into_iter().flatten().min_by_key(|(at, _)| *at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_stood_idle_before_a_reload_has_its_second_from_then_on() {
+        let start = Instant::now();
+        let mut state = State { phase: Phase::Idle, ..State::new(start) };
+        let retired = start + Duration::from_secs(20);
+        let times = Times { first_byte: None, handshake: None, head: None, send: None, idle: None };
+        state.retired = Some((Leaving::SharedListeners, retired));
+        assert_eq!(due(&state, &times), Some((retired + QUIET, Due::Close)));
+        state.retired = Some((Leaving::LastOne, retired));
+        assert_eq!(due(&state, &times), Some((start + QUIET, Due::Close)));
+    }
 }

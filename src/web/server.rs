@@ -63,7 +63,8 @@ impl Server {
     /// Stops accepting, lets idle connections go, and waits for the others, no longer than the limit. Every answer from
     /// now on is the last of its connection. False when some were still busy then.
     pub async fn drain(self, limit: Duration, leaving: Leaving) -> bool {
-        self.site.is_draining.store(true, Ordering::Relaxed);
+        // When others accept, the server is as ready as it was: only this worker goes.
+        self.site.is_draining.store(leaving == Leaving::LastOne, Ordering::Relaxed);
         self.site.connections.retire(leaving);
         for accepting in &self.loops {
             accepting.stop.ask(leaving);
