@@ -188,6 +188,7 @@ fn a_handler_whose_client_has_left_runs_on_unless_it_asks_to_be_cancelled() {
     server.get("/releaser");
     server.wait_for_log("released", 1);
     assert_eq!(server.get("/blocker?free=1").text(), "free");
+    server.wait_for_log("blocking", 2);
     assert_eq!(server.log().matches("blocking").count(), 2, "{}", server.log());
 }
 

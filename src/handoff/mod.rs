@@ -152,6 +152,8 @@ pub enum Report {
         is_usage: bool,
     },
     Serving,
+    /// It accepts no more.
+    Closed,
     /// A change is done, and what the plugins are now.
     Done {
         ticket: u64,

@@ -27,6 +27,7 @@ impl Supervisor {
         let Some(mut worker) = self.workers.remove(&key) else { return };
         self.changes_lose(key);
         self.overviews_lose(key);
+        self.worker_accepts_no_more(key);
         self.remember_counts(&worker.counted);
         if worker.state == State::Leaving || self.ending.is_some() {
             log::info!("worker {} (PID {}) has ended", worker.number, worker.pid);

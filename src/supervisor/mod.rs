@@ -40,7 +40,7 @@ use overview::Overviews;
 use pidfile::PidFile;
 use restart::{CrashBook, Patience};
 use service_manager::ServiceManager;
-use sets::Coming;
+use sets::{Coming, Handover};
 use sockets::BoundListener;
 use worker_process::{Key, State, Worker, WorkerEvent};
 
@@ -153,6 +153,8 @@ struct Supervisor {
     quarantined: Vec<Quarantined>,
     crashes: CrashBook,
     coming: Option<Coming>,
+    /// A reload that is done but for what the old workers still accept.
+    handover: Option<Handover>,
     /// A reload that was asked for while a set was on its way.
     reload_waits: Option<&'static str>,
     changes: Changes,
@@ -187,6 +189,7 @@ impl Supervisor {
             quarantined: Vec::new(),
             crashes: CrashBook::default(),
             coming: None,
+            handover: None,
             reload_waits: None,
             changes: Changes::default(),
             overviews: Overviews::new(),
@@ -241,6 +244,7 @@ impl Supervisor {
             WorkerEvent::Said(key, report) => match *report {
                 Report::Loaded(files) => self.worker_has_loaded(key, files),
                 Report::Serving => self.worker_serves(key),
+                Report::Closed => self.worker_accepts_no_more(key),
                 Report::CannotStart { message, is_usage } => {
                     self.with(key, |worker| worker.cannot_start = Some((message, is_usage)));
                 }
@@ -293,6 +297,7 @@ impl Supervisor {
 
     fn look_around(&mut self) {
         self.kill_those_who_stay();
+        self.finish_handover();
         self.reload_if_asked_again();
         self.mind_the_starting();
         self.mind_the_stalled();

@@ -3,6 +3,7 @@
 //! A set is proven before its predecessor goes: every worker has loaded its plugins before any of it accepts, and all
 //! of it accepts before the old one is asked to leave.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ use crate::config::{Config, live};
 use crate::exchange::PluginFiles;
 use crate::handoff::{Assignment, Order, TlsPem};
 use crate::{exit_status, logging};
+
+/// How long old workers may take to close their listeners; one that stands still does not do it.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a reload may take until the next one does not wait for it any more.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(2);
@@ -38,6 +42,13 @@ pub(super) struct Coming {
     pub since: Instant,
     /// How often it has been tried again after a death that nothing explains.
     pub tries: u32,
+}
+
+/// A set that has taken over, and those of the one before that may still accept.
+pub(super) struct Handover {
+    signal: Option<&'static str>,
+    old: BTreeSet<Key>,
+    since: Instant,
 }
 
 impl Supervisor {
@@ -280,18 +291,33 @@ impl Supervisor {
             }
         }
         self.move_pidfile();
-        match coming.signal {
-            None => self.announce(),
-            Some(signal) => {
-                if changed {
-                    self.announce();
-                }
-                log::info!("{signal}: the new workers serve, every plugin is reloaded");
-            }
+        if coming.signal.is_none() || changed {
+            self.announce();
         }
-        self.service_manager.ready(&self.describe());
+        let is_old = |worker: &Worker| worker.generation < coming.generation && worker.accepts;
+        let old = self.workers.iter().filter(|(_, worker)| is_old(worker)).map(|(key, _)| *key).collect();
+        self.handover = Some(Handover { signal: coming.signal, old, since: Instant::now() });
+        self.finish_handover();
         self.load_what_had_to_wait();
         self.reload_if_asked_again();
+    }
+
+    /// One of those who leave has closed its listeners.
+    pub(super) fn worker_accepts_no_more(&mut self, key: Key) {
+        if let Some(handover) = &mut self.handover {
+            handover.old.remove(&key);
+            self.finish_handover();
+        }
+    }
+
+    /// The word that a set has taken over: from now on nobody meets the one before.
+    pub(super) fn finish_handover(&mut self) {
+        let is_over = |handover: &mut Handover| handover.old.is_empty() || handover.since.elapsed() > HANDOVER_LIMIT;
+        let Some(handover) = self.handover.take_if(is_over) else { return };
+        if let Some(signal) = handover.signal {
+            log::info!("{signal}: the new workers serve, every plugin is reloaded");
+        }
+        self.service_manager.ready(&self.describe());
     }
 
     /// Does what was asked for while another set was on its way.

@@ -60,22 +60,22 @@ impl Server {
         Ok(server)
     }
 
-    /// Stops accepting, lets idle connections go, and waits for the others, no longer than the limit. Every answer from
-    /// now on is the last of its connection. False when some were still busy then.
-    pub async fn drain(self, limit: Duration, leaving: Leaving) -> bool {
+    /// Stops accepting. Every answer from now on is the last of its connection, and idle connections are let go.
+    pub async fn stop_accepting(&mut self, leaving: Leaving) {
         // When others accept, the server is as ready as it was: only this worker goes.
         self.site.is_draining.store(leaving == Leaving::LastOne, Ordering::Relaxed);
         self.site.connections.retire(leaving);
         for accepting in &self.loops {
             accepting.stop.ask(leaving);
         }
-        let all_left = async {
-            for accepting in self.loops {
-                let _ = accepting.task.await;
-            }
-            self.site.connections.all_left().await;
-        };
-        tokio::time::timeout(limit, all_left).await.is_ok()
+        for accepting in self.loops.drain(..) {
+            let _ = accepting.task.await;
+        }
+    }
+
+    /// Waits for those who are still connected, no longer than the limit. False when some were still busy then.
+    pub async fn drain(self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.site.connections.all_left()).await.is_ok()
     }
 }
 

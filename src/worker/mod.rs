@@ -129,10 +129,12 @@ impl Conductor {
     async fn leave(&self, server: Option<Server>, leaving: Leaving) {
         let limit = self.site.config.get().settings.limits.drain_timeout;
         let deadline = tokio::time::Instant::now() + limit;
-        if let Some(server) = server
-            && !server.drain(limit, leaving).await
-        {
-            log::warn!("some connections were still busy after {limit:?}");
+        if let Some(mut server) = server {
+            let _ = tokio::time::timeout(limit, server.stop_accepting(leaving)).await;
+            self.site.link.report(Report::Closed);
+            if !server.drain(deadline.saturating_duration_since(tokio::time::Instant::now())).await {
+                log::warn!("some connections were still busy after {limit:?}");
+            }
         }
         // Connections that ended early, and those that were taken over, have left calls behind: what was accepted is
         // finished.
