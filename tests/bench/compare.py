@@ -115,8 +115,11 @@ class Program:
         return rate, re.search(r"99%\s+(\S+)", output)[1]
 
     def memory_mb(self) -> float:
-        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        return int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1]) / 1024
+        """Of the process and its children, what they share counted once."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        texts = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in (str(pid), *children)]
+        return sum(int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1]) for text in texts) / 1024
 
     def stop(self) -> None:
         self.process.terminate()
