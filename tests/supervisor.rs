@@ -498,6 +498,7 @@ class Chatter(BasePlugin):
     async def request_handler(self, **data):
         for _ in range(2000):
             self.log.error('y' * 200)
+            print('x' * 200)
         return 'said'
 ";
     let dir = tempfile::tempdir().unwrap();

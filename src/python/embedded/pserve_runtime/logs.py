@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import select
 import sys
 from typing import Any, TextIO
 
@@ -67,14 +68,33 @@ def _stay_installed(root: logging.Logger, handler: logging.Handler) -> None:
     logging.basicConfig = configure_beside  # type: ignore[assignment]
 
 
+PIECE_BYTES = 4096
+"""What a pipe that is ready takes in one piece without letting the writer wait (`PIPE_BUF`, pipe(7))."""
+
+READER_PATIENCE_MS = 200
+
+
 class _TolerantFile(io.FileIO):
-    """Standard output that nobody reads any more, or that a plugin has closed, is no error of whoever prints."""
+    """Standard output that nobody reads any more, or that a plugin has closed, is no error of whoever prints; one whose
+    reader has stopped reading costs what is printed, and not the event loop."""
+
+    _is_stuck = False
 
     def write(self, data: Any) -> int:
+        pieces = memoryview(data).cast("B")
+        done = 0
         try:
-            return super().write(data) or 0
+            while done < len(pieces) and self._has_room():
+                done += super().write(pieces[done : done + PIECE_BYTES]) or 0
         except OSError:
-            return len(data)
+            pass
+        return len(pieces)
+
+    def _has_room(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLOUT)
+        self._is_stuck = not poll.poll(0 if self._is_stuck else READER_PATIENCE_MS)
+        return not self._is_stuck
 
 
 def _open_tolerant(descriptor: int) -> TextIO:
