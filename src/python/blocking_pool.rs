@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::call::Call;
 use super::interpreter::Shared;
-use super::ticket::{ThreadIdent, Ticket};
+use super::ticket::{ThreadIdent, Ticket, lock};
 use crate::exchange::CallError;
 
 /// Threads that there may be at the very most, one for each plugin with a plain call running.
@@ -298,9 +298,4 @@ impl HandlerThread {
 
 fn thread_ident(py: Python<'_>) -> PyResult<ThreadIdent> {
     py.import("threading")?.call_method0("get_ident")?.extract()
-}
-
-/// Locks even after a panic elsewhere: every state in between is valid.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,7 +21,7 @@ use super::error::PythonError;
 use super::event_loop::{Completion, LoopQueue, Pump};
 use super::instance::{self, FileInspection, FileOutcome, FileToLoad, PluginInstance};
 use super::stacks::StackDump;
-use super::ticket::{CallGuard, ThreadIdent, Ticket};
+use super::ticket::{CallGuard, ThreadIdent, Ticket, lock};
 use super::waiting::PendingAnswer;
 use super::watch::{LoopHealth, Watch};
 use super::{embedded, kwargs, log_bridge, native};
@@ -459,11 +459,6 @@ impl Shared {
         // Outside the lock: the last reference may run Python code.
         drop(task);
     }
-}
-
-/// Locks even after a panic elsewhere: every state in between is valid.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn prepare(

@@ -120,7 +120,7 @@ impl Ticket {
 }
 
 /// Locks even after a panic elsewhere: every state in between is valid.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

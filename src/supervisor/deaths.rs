@@ -48,8 +48,10 @@ impl Supervisor {
         if is_of_coming {
             // The first set loses a file that kills it and starts without it, and is tried again after a death that
             // nothing explains; a reload leaves the old set serving.
-            let starts_again = is_first && (file.is_some() || self.may_try_again()) && self.restart(&worker);
-            if !starts_again {
+            let starts_again = is_first && (file.is_some() || self.may_try_again());
+            if starts_again {
+                self.restart(&worker);
+            } else {
                 let why = format!("worker {} ended {} before it could serve", worker.number, how(status));
                 self.coming_failed(why, exit_status::FAILURE);
             }
@@ -85,14 +87,13 @@ impl Supervisor {
     }
 
     /// Has a worker started in the place of one that died, at once or after a pause.
-    fn restart(&mut self, worker: &Worker) -> bool {
+    fn restart(&mut self, worker: &Worker) {
         let served = worker.serving_since.map(|since| since.elapsed());
         let pause = self.place(worker.number).patience.pause_after(served);
         self.place(worker.number).due = Some(Instant::now() + pause);
         if pause > Duration::ZERO {
             log::info!("worker {} starts again in {pause:?}", worker.number);
         }
-        true
     }
 
     pub(super) fn next_start(&self) -> Option<Instant> {
