@@ -70,7 +70,7 @@ impl Call {
 #[pymethods]
 impl Call {
     /// Takes what the handler returned. False: it is an aiohttp response that has to send itself.
-    fn finish(&self, value: &Bound<'_, PyAny>) -> bool {
+    pub(super) fn finish(&self, value: &Bound<'_, PyAny>) -> bool {
         native::leave_if_forked();
         if self.ticket.outlet.is_given_up() || self.ticket.outlet.has_ended() {
             self.answer(Err(CallError::Lost));
@@ -103,7 +103,7 @@ impl Call {
     }
 
     /// Takes what the handler raised. False: it is an aiohttp HTTP exception that has to send itself.
-    fn fail(&self, error: &Bound<'_, PyAny>) -> bool {
+    pub(super) fn fail(&self, error: &Bound<'_, PyAny>) -> bool {
         native::leave_if_forked();
         // What was given up has been answered and logged; a coroutine that goes with its event loop is closed.
         let outlet = &self.ticket.outlet;
@@ -140,7 +140,7 @@ impl Call {
     }
 
     /// A call on a thread has left a coroutine for the event loop.
-    fn carry_on(slf: &Bound<'_, Self>, coroutine: Py<PyAny>) {
+    pub(super) fn carry_on(slf: &Bound<'_, Self>, coroutine: Py<PyAny>) {
         native::leave_if_forked();
         let call = slf.clone().unbind();
         let shared = Arc::clone(&slf.get().shared);
@@ -156,7 +156,7 @@ impl Call {
     }
 }
 
-fn is_cancellation(error: &Bound<'_, PyAny>) -> bool {
+pub(super) fn is_cancellation(error: &Bound<'_, PyAny>) -> bool {
     error.get_type().name().is_ok_and(|name| name == "CancelledError")
 }
 

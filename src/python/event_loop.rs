@@ -97,19 +97,25 @@ impl LoopQueue {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    fn take_batch(&self) -> Vec<Job> {
+    /// Wakes the loop although nothing waits here.
+    pub(super) fn wake(&self) {
+        self.signal_once();
+    }
+
+    /// The loop is awake: what is pushed from now on wakes it again.
+    fn hear_signal(&self) {
         let mut counter = [0u8; 8];
         let _ = rustix::io::read(&self.wake, &mut counter);
         self.is_signalled.store(false, Ordering::Release);
-        let mut jobs = self.lock();
-        let count = jobs.len().min(BATCH);
-        let batch = jobs.drain(..count).collect();
-        let rest_waits = !jobs.is_empty();
-        drop(jobs);
-        if rest_waits {
-            self.signal_once();
-        }
-        batch
+    }
+
+    /// The next job, one at a time: what waits behind a handler that hangs stays here, where it can be given up.
+    fn take(&self) -> Option<Job> {
+        self.lock().pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Job>> {
@@ -133,9 +139,16 @@ impl Pump {
 impl Pump {
     fn __call__(&self, py: Python<'_>) {
         super::native::leave_if_forked();
-        for job in self.queue.take_batch() {
+        self.queue.hear_signal();
+        for _ in 0..BATCH {
+            let Some(job) = self.queue.take() else {
+                return;
+            };
             // A panic in one job must not take the others of its batch along; the hook has already logged it.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (job.work)(py)));
+        }
+        if !self.queue.is_empty() {
+            self.queue.signal_once();
         }
     }
 }

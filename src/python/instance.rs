@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use super::blocking_pool::Lane;
 use super::error::PythonError;
@@ -78,6 +78,13 @@ pub struct PluginInstance {
     self_name: String,
     key_rule: Arc<ArcSwap<KeyRule>>,
     pub(super) slot: Py<PyAny>,
+    /// The plugin itself, and the name of its handler.
+    pub(super) object: Py<PyAny>,
+    pub(super) handler_name: Py<PyString>,
+    /// What its calls run in copies of.
+    pub(super) context: Py<PyAny>,
+    /// Whether it has a `_check_auth` of its own.
+    pub(super) has_own_check: bool,
     log: Py<PyAny>,
     pub(super) lane: Lane,
     timeout: Option<Duration>,
@@ -184,6 +191,10 @@ impl PluginInstance {
             self_name: slot.getattr("self_name")?.extract()?,
             key_rule,
             slot: slot.clone().unbind(),
+            object: slot.getattr("instance")?.unbind(),
+            handler_name: slot.getattr("handler_name")?.cast_into::<PyString>()?.unbind(),
+            context: slot.getattr("owner")?.getattr("context")?.unbind(),
+            has_own_check: !slot.getattr("check")?.is_none(),
             log: slot.getattr("log")?.unbind(),
             lane: Lane::new(options.threads),
             timeout: options.timeout,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::sync::{Notify, oneshot};
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use super::blocking_pool::{BlockingPool, PoolJob};
 use super::call::Call;
 use super::cpython::{Arguments, check_venv, give_up_interpreter, initialize, sys_executable};
+use super::driver::{self, Driver};
 use super::error::PythonError;
 use super::event_loop::{Completion, LoopQueue, Pump};
 use super::instance::{self, FileInspection, FileOutcome, FileToLoad, PluginInstance};
@@ -24,7 +26,7 @@ use super::stacks::StackDump;
 use super::ticket::{CallGuard, ThreadIdent, Ticket, lock};
 use super::waiting::PendingAnswer;
 use super::watch::{LoopHealth, Watch};
-use super::{embedded, kwargs, log_bridge, native};
+use super::{embedded, handler, kwargs, log_bridge, native};
 use crate::config::Table;
 use crate::config::settings::PluginOptions;
 use crate::exchange::{CallError, PluginRequest};
@@ -72,6 +74,8 @@ pub(super) struct Shared {
 struct PendingWork {
     /// The tasks of async calls, by call: asyncio itself holds tasks weakly.
     tasks: Mutex<HashMap<u64, RunningTask>>,
+    /// The async call whose first step is under way.
+    starting: Mutex<Option<Arc<Ticket>>>,
     /// The server's own coroutines.
     own: Mutex<Vec<Py<Completion>>>,
 }
@@ -103,9 +107,11 @@ struct RunningTask {
 struct Runtime {
     /// `pserve_runtime.runtime.Runtime`.
     object: Py<PyAny>,
-    start: Py<PyAny>,
-    run_plain: Py<PyAny>,
     carry_on: Py<PyAny>,
+    /// `asyncio.Task`, and how asyncio is told which task runs.
+    task_class: Py<PyAny>,
+    enter_task: Py<PyAny>,
+    leave_task: Py<PyAny>,
     /// The module `pserve_runtime.stacks`.
     stacks: Py<PyAny>,
 }
@@ -196,7 +202,9 @@ impl Interpreter {
     /// Answers every call that is on the event loop or waits for it: the loop stands still, and nobody should wait for it
     /// any more. The answer is how many there were. Never waits for Python.
     pub fn give_up_loop(&self) -> usize {
-        let running: Vec<_> = lock(&self.shared.pending.tasks).values().map(|one| Arc::clone(&one.ticket)).collect();
+        let mut running: Vec<_> =
+            lock(&self.shared.pending.tasks).values().map(|one| Arc::clone(&one.ticket)).collect();
+        running.extend(lock(&self.shared.pending.starting).clone());
         let waiting = self.shared.queue.waiting_calls();
         // An answer that has begun cannot be another one any more: it is cut.
         let answer = |ticket: &&Arc<Ticket>| {
@@ -319,12 +327,33 @@ impl Shared {
             return;
         }
         ticket.begin_flight(self.flight.as_ref());
-        self.with_call(py, ticket, |py, data, call| {
-            let slot = call.get().ticket().instance.slot.bind(py);
-            let task = self.runtime.start.call1(py, (slot, data, call, self.event_loop(py)?))?;
-            self.remember_task(call.get().ticket(), task);
-            Ok(())
-        });
+        *lock(&self.pending.starting) = Some(Arc::clone(&ticket));
+        self.with_call(py, ticket, |py, data, call| driver::start(py, self, call, &data));
+        *lock(&self.pending.starting) = None;
+    }
+
+    /// Makes the asyncio task of a call.
+    pub(super) fn make_task(
+        &self,
+        py: Python<'_>,
+        driver: &Bound<'_, Driver>,
+        own_context: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let options = PyDict::new(py);
+        options.set_item(intern!(py, "loop"), self.event_loop(py)?)?;
+        if cfg!(Py_3_11) {
+            options.set_item(intern!(py, "context"), own_context)?;
+        }
+        self.runtime.task_class.call(py, (driver,), Some(&options))
+    }
+
+    /// Lets asyncio take a task for the one that runs.
+    pub(super) fn enter_task(&self, py: Python<'_>, task: &Py<PyAny>) -> PyResult<()> {
+        self.runtime.enter_task.call1(py, (self.event_loop(py)?, task)).map(drop)
+    }
+
+    pub(super) fn leave_task(&self, py: Python<'_>, task: &Py<PyAny>) -> PyResult<()> {
+        self.runtime.leave_task.call1(py, (self.event_loop(py)?, task)).map(drop)
     }
 
     /// Runs a plain handler to its end. On a thread of the pool.
@@ -349,8 +378,15 @@ impl Shared {
         call: &Bound<'py, Call>,
         is_checked: bool,
     ) -> PyResult<()> {
-        let arguments = (call.get().ticket().instance.slot.bind(py), data, call, self.event_loop(py)?, is_checked);
-        self.runtime.run_plain.call1(py, arguments).map(drop)
+        handler::run_plain(py, call, &data, is_checked)?;
+        // What the handler did to a future, an event or a queue has put work on the loop's list, which a loop asleep in
+        // `select` does not see.
+        let event_loop = self.event_loop(py)?;
+        match event_loop.getattr_opt(intern!(py, "_ready"))? {
+            Some(ready) if !ready.is_truthy()? => {}
+            _ => self.queue.wake(),
+        }
+        Ok(())
     }
 
     /// Runs a coroutine that a call on a thread has left for the event loop. On the loop's thread.
@@ -373,7 +409,7 @@ impl Shared {
 
     /// Looked up each time: a new loop takes the place of one that a plugin has closed.
     fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.runtime.object.bind(py).getattr(pyo3::intern!(py, "loop"))
+        self.runtime.object.bind(py).getattr(intern!(py, "loop"))
     }
 
     fn with_call<'py>(
@@ -404,7 +440,7 @@ impl Shared {
         self.runtime.object.call_method0(py, "enter_handler_thread").map(drop)
     }
 
-    fn remember_task(&self, ticket: &Arc<Ticket>, task: Py<PyAny>) {
+    pub(super) fn remember_task(&self, ticket: &Arc<Ticket>, task: Py<PyAny>) {
         self.running().insert(ticket.id, RunningTask { task, ticket: Arc::clone(ticket) });
     }
 
@@ -487,16 +523,17 @@ fn prepare(
     })?;
     arguments.set_item("on_loop_replaced", notice)?;
     let object = py.import("pserve_runtime.runtime")?.getattr("Runtime")?.call((), Some(&arguments))?;
-    let calls = py.import("pserve_runtime.calls")?;
+    let (calls, tasks) = (py.import("pserve_runtime.calls")?, py.import("asyncio.tasks")?);
     // Now, as long as everything can be imported: a plugin may take the finders away.
     for name in ["request", "threads", "stacks"] {
         py.import(format!("pserve_runtime.{name}"))?;
     }
     Ok(Runtime {
         object: object.unbind(),
-        start: calls.getattr("start")?.unbind(),
-        run_plain: calls.getattr("run_plain")?.unbind(),
         carry_on: calls.getattr("carry_on")?.unbind(),
+        task_class: tasks.getattr("Task")?.unbind(),
+        enter_task: tasks.getattr("_enter_task")?.unbind(),
+        leave_task: tasks.getattr("_leave_task")?.unbind(),
         stacks: py.import("pserve_runtime.stacks")?.into_any().unbind(),
     })
 }

@@ -5,11 +5,15 @@
 
 mod blocking_pool;
 mod call;
+mod context;
+mod coroutine;
 mod cpython;
+mod driver;
 mod embedded;
 mod error;
 mod event_loop;
 mod forked;
+mod handler;
 mod instance;
 mod interpreter;
 mod json;

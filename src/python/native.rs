@@ -42,6 +42,7 @@ pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_function(wrap_pyfunction!(parse_ini, &module)?)?;
     module.add_function(wrap_pyfunction!(keys_match, &module)?)?;
     module.add_function(wrap_pyfunction!(dumps, &module)?)?;
+    module.add_function(wrap_pyfunction!(task_of_call, &module)?)?;
     module.add("OWN_SIGNALS", crate::shutdown::OWN_SIGNALS.to_vec())?;
     module.add_class::<super::websocket::WebSocketCodec>()?;
     super::sysinfo::add_to(&module)?;
@@ -125,6 +126,12 @@ fn parse_ini<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
 fn dumps(value: &Bound<'_, PyAny>) -> PyResult<String> {
     let bytes = super::json::to_json(value)?;
     Ok(String::from_utf8(bytes).expect("JSON is UTF-8"))
+}
+
+/// The asyncio task of the call whose first step the calling thread takes; `None` when it takes none.
+#[pyfunction]
+fn task_of_call(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    super::driver::own_task(py)
 }
 
 /// Compares two keys in constant time.

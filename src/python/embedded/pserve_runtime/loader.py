@@ -38,7 +38,7 @@ class Slot:
         self.plugin_id = str(instance._get_plugin_id()).strip("/")
         _insist_on_unicode("its name", self.plugin_id)
         self.overrides_handle_request = not _is_base_method(instance, "handle_request")
-        self._handler_name = "handle_request" if self.overrides_handle_request else "request_handler"
+        self.handler_name = "handle_request" if self.overrides_handle_request else "request_handler"
         self.is_async = _is_async(self.handler)
         self.check = None if _is_base_method(instance, "_check_auth") else instance._check_auth
         self.self_name = _name_of_self(self.handler)
@@ -51,7 +51,7 @@ class Slot:
     @property
     def handler(self) -> Any:
         """The handler as it is now: a plugin may put another in its place."""
-        return getattr(self.instance, self._handler_name)
+        return getattr(self.instance, self.handler_name)
 
     def _insist_on_the_key(self, kwargs: dict[str, Any]) -> None:
         """A key that the INI file asks for holds, even if the constructor kept it from `BasePlugin`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import importlib.abc
 import importlib.machinery
 import os
@@ -20,6 +22,7 @@ def install() -> None:
     """Applies all of them, once, at the start."""
     _keep_own_signals()
     _keep_shared_settings()
+    _show_tasks_of_calls()
     patches = {
         "sqlite3.dbapi2": _share_sqlite3_connections,
         "aiohttp.web_fileresponse": _send_files_through_the_writer,
@@ -70,6 +73,26 @@ def _keep_shared_settings() -> None:
 
     setrecursionlimit.__doc__, setswitchinterval.__doc__ = set_limit.__doc__, set_interval.__doc__
     sys.setrecursionlimit, sys.setswitchinterval = setrecursionlimit, setswitchinterval
+
+
+def _show_tasks_of_calls() -> None:
+    """A call gets its asyncio task when it waits, or here, when its code asks which task it is in."""
+    real_current, real_all = asyncio.current_task, asyncio.all_tasks
+
+    @functools.wraps(real_current)
+    def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None:
+        task = real_current(loop)
+        if task is None and (loop is None or loop is asyncio.get_running_loop()):
+            return _pserve.task_of_call()  # type: ignore[no-any-return]
+        return task
+
+    @functools.wraps(real_all)
+    def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
+        _pserve.task_of_call()
+        return real_all(loop)
+
+    asyncio.current_task = asyncio.tasks.current_task = current_task
+    asyncio.all_tasks = asyncio.tasks.all_tasks = all_tasks
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
