@@ -66,12 +66,43 @@ pub struct FileOutcome {
     pub result: Result<Vec<Arc<PluginInstance>>, PythonError>,
 }
 
+/// What a plugin tells those who call it.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PluginDescription {
+    /// The docstring, without its indentation; may be empty.
+    pub description: String,
+    /// The fields that it knows; it may take others.
+    pub parameters: Vec<Parameter>,
+}
+
+/// One field of a plugin.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Parameter {
+    pub name: String,
+    #[serde(rename = "in")]
+    pub place: ParameterPlace,
+    pub required: bool,
+    pub description: String,
+    /// JSON Schema (2020-12).
+    pub schema: serde_json::Value,
+}
+
+/// Where a field may stand in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParameterPlace {
+    Query,
+    Body,
+    Either,
+}
+
 /// A live plugin. Cheap to share; every attribute that a request needs is plain data here.
 pub struct PluginInstance {
     id: Arc<str>,
     path: PathBuf,
     class_name: String,
     methods: Vec<String>,
+    description: PluginDescription,
     is_async: bool,
     body_mode: BodyMode,
     is_old_style: bool,
@@ -117,6 +148,11 @@ impl PluginInstance {
     /// Methods that its class opens beside GET and POST, in upper case.
     pub fn methods(&self) -> &[String] {
         &self.methods
+    }
+
+    /// What it tells its callers, from its docstring, its `parameters` and its hints.
+    pub fn description(&self) -> &PluginDescription {
+        &self.description
     }
 
     /// Whether its handler runs on the event loop and not on the blocking pool.
@@ -181,6 +217,7 @@ impl PluginInstance {
             path,
             class_name: slot.getattr("class_name")?.extract()?,
             methods: slot.getattr("methods")?.extract()?,
+            description: serde_json::from_str(&slot.getattr("description")?.extract::<String>()?).unwrap_or_default(),
             is_async: slot.getattr("is_async")?.extract()?,
             body_mode: match options.body {
                 Some(mode) => mode,

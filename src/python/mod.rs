@@ -37,7 +37,10 @@ pub use cpython::{check_venv, version};
 pub use embedded::write_plugincore;
 pub use error::PythonError;
 pub use forked::keep_from_children;
-pub use instance::{FileInspection, FileOutcome, FileToLoad, MissingModule, PluginInstance};
+pub use instance::{
+    FileInspection, FileOutcome, FileToLoad, MissingModule, Parameter, ParameterPlace, PluginDescription,
+    PluginInstance,
+};
 pub use interpreter::{Interpreter, InterpreterOptions};
 pub use memory::give_back_free_memory;
 pub use scheduling::share_the_core_in_turns;

@@ -6,6 +6,7 @@ use warp::reply::Response;
 
 use super::Site;
 use super::fields::decode_path;
+use super::plugin_route::open_methods;
 use super::reply::{ApiError, json_reply, python_error};
 use crate::exchange::{Change, PluginRequest};
 
@@ -160,6 +161,9 @@ pub fn verbose_list(site: &Site) -> Value {
                         "route": format!("/{}", plugin.id()),
                         "async": plugin.instance().is_async(),
                         "calls": plugin.calls_inside(),
+                        "methods": open_methods(plugin.instance().methods()),
+                        "description": plugin.instance().description().description,
+                        "parameters": plugin.instance().description().parameters,
                     })
                 })
                 .collect();

@@ -221,15 +221,20 @@ fn not_found(site: &Site, raw_path: &str) -> ApiError {
     ApiError::NotFound { path: decode_path(raw_path), hint: hint.unwrap_or_default() }
 }
 
+/// The methods that a plugin takes: the usual ones and its own.
+pub fn open_methods(own_methods: &[String]) -> Vec<&str> {
+    let mut open = USUAL_METHODS.to_vec();
+    open.extend(own_methods.iter().map(String::as_str).filter(|own| !USUAL_METHODS.contains(own)));
+    open
+}
+
 /// Refuses methods that nobody takes; answers OPTIONS unless the plugin wants it itself.
 fn check_method(method: &Method, own_methods: &[String]) -> Result<Option<Response>, ApiError> {
     let is_own = own_methods.iter().any(|own| own == method.as_str());
     if is_own || matches!(*method, Method::GET | Method::HEAD | Method::POST) {
         return Ok(None);
     }
-    let mut allowed = USUAL_METHODS.to_vec();
-    allowed.extend(own_methods.iter().map(String::as_str).filter(|own| !USUAL_METHODS.contains(own)));
-    let allow = allowed.join(", ");
+    let allow = open_methods(own_methods).join(", ");
     if method == Method::OPTIONS {
         return Ok(Some(options_reply(&allow)));
     }

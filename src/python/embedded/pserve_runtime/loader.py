@@ -19,6 +19,7 @@ import _pserve
 from plugincore.baseplugin import BasePlugin, PluginOff, unwatch_key
 from plugincore.logjam import LogJam
 
+from pserve_runtime.description import describe_plugin
 from pserve_runtime.importer import STANDARD_NAMES, ImportTransaction, PluginFolder
 from pserve_runtime.logs import report
 from pserve_runtime.owner import Owner, cancel_all
@@ -47,6 +48,7 @@ class Slot:
         self._insist_on_the_key(kwargs)
         self.methods = _methods(instance)
         self.reads_streams = _reads_streams(file.code)
+        self.description = describe_plugin(instance, self.handler, file.docstring, self.plugin_id)
 
     @property
     def handler(self) -> Any:
@@ -94,6 +96,7 @@ class PluginFile:
         self.owner = Owner(self.stem)
         self.module_name: str | None = None
         self.code: types.CodeType | None = None
+        self.docstring: Any = None
         self.slots: list[Slot] = []
 
 
@@ -163,6 +166,7 @@ class Loader:
         with transaction.fresh_imports():
             module = file.owner.context.run(self.folder.execute, file.path)
             file.code = getattr(module.__loader__, "code", None)
+            file.docstring = module.__doc__
             file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
         for cls in _plugin_classes(module):
             owner = Owner(cls.__name__.lower())
