@@ -11,6 +11,7 @@
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`check`]: `pserve check`, the doctor.
+//! * [`client`]: asks the server of an INI file, for commands.
 //! * [`supervisor`]: the parent process, which people signal; never starts Python.
 //! * [`handoff`]: what the supervisor and a worker say to each other.
 //! * [`worker`]: the serving process's start order and stop order.
@@ -20,6 +21,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod console;
 pub mod exchange;

@@ -113,8 +113,8 @@ impl Builder {
 
 /// The last address that the server said it serves.
 fn address_in(text: &str) -> Option<SocketAddr> {
-    let (_, rest) = text.rsplit_once(" serves http://")?;
-    let (address, _) = rest.split_once('\n')?;
+    let (_, rest) = text.rsplit_once(" serves http")?;
+    let (address, _) = rest.trim_start_matches('s').strip_prefix("://")?.split_once('\n')?;
     address.trim().parse().ok()
 }
 
