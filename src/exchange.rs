@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +18,8 @@ use crate::pipe::{PipeReader, PipeWriter};
 #[derive(Debug)]
 pub struct PluginRequest {
     pub method: Method,
-    /// The path as the client sent it, percent-encoded.
-    pub raw_path: String,
-    /// The query as the client sent it, without the question mark.
-    pub raw_query: String,
+    /// Path and query as the client sent them, percent-encoded.
+    pub target: PathAndQuery,
     /// HTTP version as (major, minor).
     pub version: (u8, u8),
     pub headers: HeaderMap,
@@ -28,15 +28,13 @@ pub struct PluginRequest {
     /// This end of the connection.
     pub local: SocketAddr,
     /// Who asks, a trusted proxy's word included.
-    pub client_ip: String,
+    pub client_ip: Arc<str>,
     /// `http` or `https`, as the client sees it.
-    pub scheme: String,
+    pub scheme: &'static str,
     /// The host that the client named, when a trusted proxy has replaced it.
     pub forwarded_host: Option<String>,
     /// `None` for `/name`, else the decoded rest after `/name/`.
     pub subpath: Option<String>,
-    /// Query fields in their order, decoded, repeated names included.
-    pub query: Vec<(String, String)>,
     /// The body, when it was read to its end; empty when it is streamed.
     pub body: Bytes,
     /// A body that the plugin reads as it comes.
@@ -46,6 +44,23 @@ pub struct PluginRequest {
     pub form: BodyFields,
     /// The key that a JSON body must hold, when only Python's reader can tell. Anything else is refused.
     pub body_key: Option<Secret>,
+}
+
+impl PluginRequest {
+    /// The path as the client sent it.
+    pub fn raw_path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// The query as the client sent it, without the question mark.
+    pub fn raw_query(&self) -> &str {
+        self.target.query().unwrap_or_default()
+    }
+
+    /// Query fields in their order, decoded, repeated names included.
+    pub fn query(&self) -> form_urlencoded::Parse<'_> {
+        form_urlencoded::parse(self.raw_query().as_bytes())
+    }
 }
 
 /// What the body's content type makes of it. JSON is tried first whatever this says.
@@ -82,6 +97,8 @@ pub struct PluginReply {
     pub status: u16,
     /// The words after the status, when they are not the usual ones.
     pub reason: Option<String>,
+    /// Unless it stands among the headers.
+    pub content_type: Option<&'static str>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: ReplyBody,
     /// Whether the plugin made it as an aiohttp response, whose status is its own.
@@ -107,8 +124,8 @@ pub enum ReplyBody {
 impl PluginReply {
     /// A reply with one content type and no other header.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
-        let headers = vec![(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-        Self { status, reason: None, headers, body: ReplyBody::Whole(body.into()), is_response: false }
+        let body = ReplyBody::Whole(body.into());
+        Self { status, reason: None, content_type: Some(content_type), headers: Vec::new(), body, is_response: false }
     }
 }
 

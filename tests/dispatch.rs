@@ -67,7 +67,7 @@ fn a_plain_handler_that_sleeps_delays_no_other_plugin() {
     let server = TestServer::with_plugin("plain.py", PLAIN);
     let address = server.address();
     std::thread::scope(|scope| {
-        let sleeping = scope.spawn(move || send(address, "GET", "/sleepy?seconds=2", &[], b"").unwrap().status);
+        let sleeping = scope.spawn(move || send(address, "GET", "/sleepy?seconds=5", &[], b"").unwrap().status);
         server.wait_for_log("asleep", 1);
         let asked = Instant::now();
         for _ in 0..20 {
@@ -107,7 +107,7 @@ fn many_slow_calls_of_one_plugin_leave_a_thread_to_another() {
     let address = server.address();
     std::thread::scope(|scope| {
         let slow: Vec<_> = (0..8)
-            .map(|_| scope.spawn(move || send(address, "GET", "/sleepy?seconds=2", &[], b"").unwrap().status))
+            .map(|_| scope.spawn(move || send(address, "GET", "/sleepy?seconds=5", &[], b"").unwrap().status))
             .collect();
         server.wait_for_log("asleep", 4);
         for _ in 0..5 {

@@ -18,11 +18,13 @@ use pserve::logging::Severity;
 use pserve::python::{FileToLoad, Interpreter, InterpreterOptions};
 use rustix::io::FdFlags;
 
-/// Nobody counts these calls.
-struct Unwatched;
+/// Told when a call begins.
+struct Watched(Arc<tokio::sync::Notify>);
 
-impl pserve::python::CallWatch for Unwatched {
-    fn begins(&self) {}
+impl pserve::python::CallWatch for Watched {
+    fn begins(&self) {
+        self.0.notify_one();
+    }
     fn raised(&self) {}
 }
 
@@ -224,17 +226,19 @@ async fn act(interpreter: &Interpreter, role: &str, file: &Path) {
     let call = |path: &str| {
         let id = path.split('/').next().unwrap();
         let instance = instances.iter().find(|instance| instance.id() == id).unwrap();
-        interpreter.call(instance, request(path), None, Box::new(Unwatched))
+        let begun = Arc::<tokio::sync::Notify>::default();
+        (interpreter.call(instance, Box::new(request(path)), None, Box::new(Watched(Arc::clone(&begun)))), begun)
     };
-    let waiting = tokio::spawn(call("waiter").answer());
-    // The loop takes calls in their order: the waiter waits when the other one acts.
+    let (waiter, waits) = call("waiter");
+    let waiting = tokio::spawn(waiter.answer());
+    waits.notified().await;
     if let Some(what) = role.strip_prefix("watch/") {
-        let stuck = tokio::spawn(call(&format!("killer/{what}")).answer());
+        let stuck = tokio::spawn(call(&format!("killer/{what}")).0.answer());
         check_the_watch(interpreter, what).await;
         drop((stuck, waiting));
         return;
     }
-    let answer = call(role).answer();
+    let answer = call(role).0.answer();
     let _ = tokio::time::timeout(Duration::from_secs(20), answer).await;
     panic!("{role} has survived");
 }
@@ -268,17 +272,15 @@ async fn check_the_watch(interpreter: &Interpreter, what: &str) {
 fn request(path: &str) -> PluginRequest {
     PluginRequest {
         method: "GET".parse().unwrap(),
-        raw_path: format!("/{path}"),
-        raw_query: "apikey=hush".to_owned(),
+        target: format!("/{path}?apikey=hush").parse().expect("a target"),
         version: (1, 1),
         headers: Default::default(),
         peer: ([127, 0, 0, 1], 1).into(),
         local: ([127, 0, 0, 1], 2).into(),
-        client_ip: "127.0.0.1".to_owned(),
-        scheme: "http".to_owned(),
+        client_ip: "127.0.0.1".into(),
+        scheme: "http",
         forwarded_host: None,
         subpath: path.split_once('/').map(|(_, rest)| rest.to_owned()),
-        query: Vec::new(),
         body: Default::default(),
         streamed_body: None,
         max_body_bytes: 1 << 20,

@@ -162,7 +162,7 @@ impl Entered {
     /// Hands the request over and awaits the answer, no longer than the plugin's own limit or this one; zero is none.
     /// When nobody awaits it any more, the handler runs on all the same, within the limit, unless the plugin wants it
     /// cancelled.
-    pub async fn call(self, interpreter: &Interpreter, request: PluginRequest, limit: Duration) -> CallResult {
+    pub async fn call(self, interpreter: &Interpreter, request: Box<PluginRequest>, limit: Duration) -> CallResult {
         let Self { instance, inside, metrics, .. } = self;
         let limit = instance.timeout().unwrap_or(limit);
         let limit = (!limit.is_zero()).then_some(limit);

@@ -76,11 +76,11 @@ impl Plugins {
         self.registry.load_full()
     }
 
-    /// Enters the plugin of that id. Waits, for a bounded time, while it is being replaced by `reload=restart`.
-    pub async fn enter(&self, id: &str) -> Option<Entered> {
-        match self.registry.load().get(id)?.enter() {
+    /// Enters a plugin, or the one that has taken its place. Waits, for a bounded time, while it is being replaced by `reload=restart`.
+    pub async fn enter(&self, plugin: &Plugin) -> Option<Entered> {
+        match plugin.enter() {
             Some(entered) => Some(entered),
-            None => self.enter_successor(id).await,
+            None => self.enter_successor(plugin.id()).await,
         }
     }
 
@@ -103,7 +103,7 @@ impl Plugins {
     }
 
     /// Sends a request to a plugin that has been entered.
-    pub async fn call(&self, entered: Entered, request: PluginRequest) -> CallResult {
+    pub async fn call(&self, entered: Entered, request: Box<PluginRequest>) -> CallResult {
         let limit = self.config.get().settings.limits.request_timeout;
         entered.call(&self.interpreter, request, limit).await
     }

@@ -1,5 +1,6 @@
 //! Plugin id -> plugin, and what became of every file. Read without waiting, replaced whole.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,22 +58,26 @@ impl Registry {
 
     /// The plugin that answers for a path, given as encoded segments: the longest id that begins it. The answer tells
     /// also how many segments that id has.
-    pub fn route(&self, segments: &[&str], decode: impl Fn(&str) -> String) -> Option<(&Arc<Plugin>, usize)> {
+    pub fn route<'a>(
+        &self,
+        segments: &[&'a str],
+        decode: impl Fn(&'a str) -> Cow<'a, str>,
+    ) -> Option<(&Arc<Plugin>, usize)> {
         for count in (2..=segments.len().min(self.deepest)).rev() {
-            let id: Vec<String> = segments[..count].iter().map(|segment| decode(segment)).collect();
+            let id: Vec<_> = segments[..count].iter().map(|segment| decode(segment)).collect();
             if let Some(plugin) = self.by_id.get(&id.join("/")) {
                 return Some((plugin, count));
             }
         }
-        Some((self.by_id.get(&decode(segments.first()?))?, 1))
+        Some((self.by_id.get(&*decode(segments.first()?))?, 1))
     }
 
     /// As [`Registry::route`], for plugins that are not there for a reason.
-    pub fn held(&self, segments: &[&str], decode: impl Fn(&str) -> String) -> Option<(String, &Held)> {
+    pub fn held<'a>(&self, segments: &[&'a str], decode: impl Fn(&'a str) -> Cow<'a, str>) -> Option<(String, &Held)> {
         if self.held.is_empty() {
             return None;
         }
-        let decoded: Vec<String> = segments.iter().map(|segment| decode(segment)).collect();
+        let decoded: Vec<_> = segments.iter().map(|segment| decode(segment)).collect();
         let ids = (1..=decoded.len()).rev().map(|count| decoded[..count].join("/"));
         ids.into_iter().find_map(|id| self.held.get(&id).map(|held| (id, held)))
     }

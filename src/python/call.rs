@@ -81,7 +81,7 @@ impl Call {
                 return false;
             }
             if !value.is_none() {
-                let line = format!("{} returned a value after its response had begun", self.ticket.request.raw_path);
+                let line = format!("{} returned a value after its response had begun", self.ticket.request.raw_path());
                 value.py().detach(|| logging::emit(Severity::Warning, self.ticket.instance.id(), &line));
             }
             self.sent();

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::interpreter::Shared;
 use super::ticket::Ticket;
 
 /// How many jobs are started before the loop gets its turn again: plugins that never suspend stay fair.
@@ -21,13 +22,20 @@ const BATCH: usize = 64;
 /// How many waiting jobs wake the loop at once.
 const MANY: usize = 32;
 
-type Work = Box<dyn FnOnce(Python<'_>) + Send>;
-
 /// Something for the loop's thread to do.
-struct Job {
-    work: Work,
-    /// The call that it is the start of.
-    ticket: Option<Arc<Ticket>>,
+enum Job {
+    /// An async call that begins.
+    Call(Arc<Shared>, Arc<Ticket>),
+    Other(Box<dyn FnOnce(Python<'_>) + Send>),
+}
+
+impl Job {
+    fn run(self, py: Python<'_>) {
+        match self {
+            Self::Call(shared, ticket) => shared.start_call(py, ticket),
+            Self::Other(work) => work(py),
+        }
+    }
 }
 
 /// Work for the loop's thread.
@@ -51,17 +59,17 @@ impl LoopQueue {
 
     /// Hands a job to the loop's thread. Never waits for Python.
     pub(super) fn push(&self, job: impl FnOnce(Python<'_>) + Send + 'static) {
-        self.lock().push_back(Job { work: Box::new(job), ticket: None });
+        self.lock().push_back(Job::Other(Box::new(job)));
         self.signal_once();
     }
 
     /// Hands the start of a call to the loop's thread, from a tokio thread that is likely to push more right away: the loop
     /// is woken when many wait, or after the thread has looked at its other connections. A lone call waits no longer
     /// than that.
-    pub(super) fn push_call(self: &Arc<Self>, ticket: Arc<Ticket>, job: impl FnOnce(Python<'_>) + Send + 'static) {
+    pub(super) fn push_call(self: &Arc<Self>, shared: &Arc<Shared>, ticket: Arc<Ticket>) {
         let waiting = {
             let mut jobs = self.lock();
-            jobs.push_back(Job { work: Box::new(job), ticket: Some(ticket) });
+            jobs.push_back(Job::Call(Arc::clone(shared), ticket));
             jobs.len()
         };
         if waiting >= MANY {
@@ -77,7 +85,11 @@ impl LoopQueue {
 
     /// The calls that wait for their start.
     pub(super) fn waiting_calls(&self) -> Vec<Arc<Ticket>> {
-        self.lock().iter().filter_map(|job| job.ticket.clone()).collect()
+        let ticket_of = |job: &Job| match job {
+            Job::Call(_, ticket) => Some(Arc::clone(ticket)),
+            Job::Other(_) => None,
+        };
+        self.lock().iter().filter_map(ticket_of).collect()
     }
 
     /// The descriptor that the loop watches.
@@ -145,7 +157,7 @@ impl Pump {
                 return;
             };
             // A panic in one job must not take the others of its batch along; the hook has already logged it.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (job.work)(py)));
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| job.run(py)));
         }
         if !self.queue.is_empty() {
             self.queue.signal_once();

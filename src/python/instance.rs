@@ -106,7 +106,7 @@ pub struct PluginInstance {
     is_async: bool,
     body_mode: BodyMode,
     is_old_style: bool,
-    self_name: String,
+    self_name: Py<PyString>,
     key_rule: Arc<ArcSwap<KeyRule>>,
     pub(super) slot: Py<PyAny>,
     /// The plugin itself, and the name of its handler.
@@ -193,12 +193,8 @@ impl PluginInstance {
         self.is_old_style
     }
 
-    pub(super) fn self_name(&self) -> &str {
-        &self.self_name
-    }
-
-    pub(super) fn id_arc(&self) -> Arc<str> {
-        Arc::clone(&self.id)
+    pub(super) fn self_name<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
+        self.self_name.bind(py)
     }
 
     pub(super) fn log(&self, py: Python<'_>) -> Py<PyAny> {
@@ -225,7 +221,7 @@ impl PluginInstance {
                 None => BodyMode::Read,
             },
             is_old_style: slot.getattr("overrides_handle_request")?.extract()?,
-            self_name: slot.getattr("self_name")?.extract()?,
+            self_name: slot.getattr("self_name")?.cast_into::<PyString>()?.unbind(),
             key_rule,
             slot: slot.clone().unbind(),
             object: slot.getattr("instance")?.unbind(),

@@ -226,7 +226,7 @@ impl Interpreter {
     pub fn call(
         &self,
         instance: &Arc<PluginInstance>,
-        request: PluginRequest,
+        request: Box<PluginRequest>,
         limit: Option<Duration>,
         guard: CallGuard,
     ) -> PendingAnswer {
@@ -234,8 +234,7 @@ impl Interpreter {
         let ticket = Arc::new(Ticket::new(Arc::clone(instance), request, sender, guard));
         let answer = PendingAnswer::new(Arc::clone(&self.shared), Arc::clone(&ticket), receiver, limit);
         if instance.is_async() {
-            let shared = Arc::clone(&self.shared);
-            self.shared.queue.push_call(Arc::clone(&ticket), move |py| shared.start_call(py, ticket));
+            self.shared.queue.push_call(&self.shared, ticket);
         } else {
             self.shared.pool.submit(&self.shared, PoolJob::New(ticket));
         }
@@ -322,7 +321,7 @@ impl Interpreter {
 
 impl Shared {
     /// Starts an async handler. On the loop's thread.
-    fn start_call(self: &Arc<Self>, py: Python<'_>, ticket: Arc<Ticket>) {
+    pub(super) fn start_call(self: &Arc<Self>, py: Python<'_>, ticket: Arc<Ticket>) {
         if ticket.outlet.is_given_up() {
             return;
         }

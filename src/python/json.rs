@@ -2,13 +2,22 @@
 //!
 //! It differs from `json.dumps` where the contract says so: NaN and infinities become `null`, enums go by value,
 //! text is UTF-8 and only lone surrogates are escaped.
+//!
+//! The usual types are read without a reference of our own to each object: that is what makes large answers fast. The
+//! rules that keep it sound: a container is held for as long as it is read; what it contains is only touched between two
+//! looks into it, before any Python code can run; Python code runs for unusual types only, and what it may have changed is
+//! looked at afresh afterwards. `pytests/test_json.py` compares with `json.dumps`, under Python's debug allocators too.
+#![allow(unsafe_code)]
 
 use std::fmt::Write as _;
+use std::os::raw::c_int;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
-use pyo3::{PyTypeInfo, intern};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::{PyTypeInfo, ffi, intern};
+
+use super::native::loaded_module;
 
 /// Containers inside containers. Python's own encoder gives up at its recursion limit, about as deep.
 const MAX_DEPTH: usize = 1000;
@@ -28,39 +37,56 @@ struct Writer {
 
 impl Writer {
     fn value(&mut self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = value.py();
-        if let Ok(text) = value.cast_exact::<PyString>() {
-            return self.string(text);
+        // SAFETY: the reference keeps the object alive.
+        unsafe { self.object(value.py(), value.as_ptr()) }
+    }
+
+    /// Writes an object of any type.
+    ///
+    /// # Safety
+    ///
+    /// The object must be alive, and stay so until Python code runs.
+    unsafe fn object(&mut self, py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<()> {
+        // SAFETY: as for this function. Each branch is for exactly the type that its functions ask for; none of them runs
+        // Python code before it has a reference of its own.
+        unsafe {
+            let kind = ffi::Py_TYPE(object);
+            if kind == &raw mut ffi::PyUnicode_Type {
+                return self.text(py, object);
+            }
+            if kind == &raw mut ffi::PyLong_Type {
+                let mut overflow: c_int = 0;
+                let number = ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow);
+                if overflow == 0 {
+                    self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+                    return Ok(());
+                }
+            } else if kind == &raw mut ffi::PyFloat_Type {
+                self.float(ffi::PyFloat_AS_DOUBLE(object));
+                return Ok(());
+            } else if object == ffi::Py_True() || object == ffi::Py_False() {
+                self.out.extend_from_slice(if object == ffi::Py_True() { b"true" } else { b"false" });
+                return Ok(());
+            } else if object == ffi::Py_None() {
+                self.out.extend_from_slice(b"null");
+                return Ok(());
+            }
+            let value = Bound::from_borrowed_ptr(py, object);
+            if kind == &raw mut ffi::PyDict_Type {
+                return self.nested(&value, |writer| writer.dict(&value));
+            }
+            if kind == &raw mut ffi::PyList_Type {
+                return self.nested(&value, |writer| writer.list(&value));
+            }
+            self.unusual(py, &value)
         }
-        if let Ok(dict) = value.cast_exact::<PyDict>() {
-            return self.nested(value, |writer| writer.dict(dict));
-        }
-        if let Ok(list) = value.cast_exact::<PyList>() {
-            return self.nested(value, |writer| writer.array(list.iter()));
-        }
-        if value.is_none() {
-            self.out.extend_from_slice(b"null");
-            return Ok(());
-        }
-        if let Ok(truth) = value.cast_exact::<PyBool>() {
-            self.out.extend_from_slice(if truth.is_true() { b"true" } else { b"false" });
-            return Ok(());
-        }
-        if let Ok(number) = value.cast_exact::<PyInt>() {
-            return self.int(number);
-        }
-        if let Ok(number) = value.cast_exact::<PyFloat>() {
-            self.float(number.value());
-            return Ok(());
-        }
+    }
+
+    /// Large integers, tuples, subclasses of the basic types by value; then enums.
+    fn unusual(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(tuple) = value.cast::<PyTuple>() {
             return self.nested(value, |writer| writer.array(tuple.iter()));
         }
-        self.subclass(py, value)
-    }
-
-    /// Subclasses of the basic types, by value; then enums.
-    fn subclass(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         if let Ok(text) = value.cast::<PyString>() {
             return self.string(text);
         }
@@ -85,6 +111,32 @@ impl Writer {
         Err(PyTypeError::new_err(format!("object of type {} is not JSON serializable", type_name(value))))
     }
 
+    /// Text that is compact ASCII is read where it lies.
+    ///
+    /// # Safety
+    ///
+    /// The object must be a live `str`.
+    unsafe fn text(&mut self, py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<()> {
+        #[cfg(not(Py_3_14))]
+        // SAFETY: the characters of a compact ASCII string lie behind its head, one byte each, and do not change.
+        unsafe {
+            if ffi::PyUnicode_IS_COMPACT_ASCII(object) != 0 {
+                let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(object)).unwrap_or_default();
+                let bytes = std::slice::from_raw_parts(ffi::PyUnicode_DATA(object).cast::<u8>(), length);
+                if !needs_escape(bytes) {
+                    self.out.reserve(length + 2);
+                    self.out.push(b'"');
+                    self.out.extend_from_slice(bytes);
+                    self.out.push(b'"');
+                    return Ok(());
+                }
+            }
+        }
+        // SAFETY: the object is alive.
+        let text = unsafe { Bound::from_borrowed_ptr(py, object) };
+        self.string(text.cast::<PyString>()?)
+    }
+
     fn nested(&mut self, value: &Bound<'_, PyAny>, write: impl FnOnce(&mut Self) -> PyResult<()>) -> PyResult<()> {
         let address = value.as_ptr() as usize;
         if self.open.contains(&address) {
@@ -100,6 +152,60 @@ impl Writer {
         result
     }
 
+    /// The items of a list of exactly that type, which is held by `list`.
+    fn list(&mut self, list: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.out.push(b'[');
+        let mut index = 0;
+        // SAFETY: the length is asked again before each item, since Python code may have run in between; the item is alive
+        // as long as it is in the list, which nobody changes before `object` has a reference of its own.
+        while index < unsafe { ffi::PyList_GET_SIZE(list.as_ptr()) } {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            // SAFETY: as above.
+            unsafe { self.object(list.py(), ffi::PyList_GET_ITEM(list.as_ptr(), index)) }?;
+            index += 1;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// The members of a dict of exactly that type, which is held by `dict`.
+    fn dict(&mut self, dict: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = dict.py();
+        self.out.push(b'{');
+        let (mut position, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: `dict` is a dict.
+        let length = unsafe { ffi::PyDict_Size(dict.as_ptr()) };
+        let mut is_first = true;
+        // SAFETY: the function gives references that the dict holds, and finds its place even in one that has changed.
+        while unsafe { ffi::PyDict_Next(dict.as_ptr(), &raw mut position, &raw mut key, &raw mut value) } != 0 {
+            if !is_first {
+                self.out.push(b',');
+            }
+            is_first = false;
+            // SAFETY: the dict holds both, and nobody changes it as long as no Python code runs. That happens for keys that
+            // are no plain text only: a reference of our own keeps the value until then.
+            unsafe {
+                if ffi::Py_TYPE(key) == &raw mut ffi::PyUnicode_Type {
+                    self.text(py, key)?;
+                    self.out.push(b':');
+                    self.object(py, value)?;
+                } else {
+                    let (key, value) = (Bound::from_borrowed_ptr(py, key), Bound::from_borrowed_ptr(py, value));
+                    self.key(&key)?;
+                    self.out.push(b':');
+                    self.value(&value)?;
+                }
+                if ffi::PyDict_Size(dict.as_ptr()) != length {
+                    return Err(PyRuntimeError::new_err("dictionary changed size during iteration"));
+                }
+            }
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
     fn array<'py>(&mut self, items: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<()> {
         self.out.push(b'[');
         for (index, item) in items.enumerate() {
@@ -107,15 +213,6 @@ impl Writer {
             self.value(&item)?;
         }
         self.out.push(b']');
-        Ok(())
-    }
-
-    fn dict(&mut self, dict: &Bound<'_, PyDict>) -> PyResult<()> {
-        self.out.push(b'{');
-        for (index, (key, value)) in dict.iter().enumerate() {
-            self.member(index, &key, &value)?;
-        }
-        self.out.push(b'}');
         Ok(())
     }
 
@@ -225,10 +322,24 @@ impl Writer {
     }
 }
 
+/// Whether a string has characters that JSON wants escaped (RFC 8259, 7). Eight bytes at a time; a `true` may be a false
+/// alarm.
+fn needs_escape(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let is_zero_in = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let needed_in = |word: u64| {
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        control | is_zero_in(word ^ (ONES * u64::from(b'"'))) | is_zero_in(word ^ (ONES * u64::from(b'\\')))
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let in_words = words.iter().fold(0, |found, word| found | needed_in(u64::from_ne_bytes(*word)));
+    in_words != 0 || rest.iter().any(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))
+}
+
 fn is_enum(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
     // A member of an enum exists only once `enum` has been imported.
-    let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
-    match modules.cast::<PyDict>()?.get_item(intern!(py, "enum"))? {
+    match loaded_module(intern!(py, "enum"))? {
         Some(module) => value.is_instance(&module.getattr(intern!(py, "Enum"))?),
         None => Ok(false),
     }

@@ -1,27 +1,27 @@
 //! [`PluginRequest`] -> the keyword arguments of a handler: body fields, then the query's, then what no client can
 //! replace.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use http::header;
+use http::{HeaderName, header};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use super::event_loop::LoopQueue;
 use super::request::{NativeRequest, header_text, usual_spelling};
-use super::ticket::Ticket;
+use super::ticket::{Ticket, lock};
 use crate::exchange::{BodyFields, PluginRequest};
 
 /// Builds the keyword arguments of one call. `None`: the body does not hold the key that it must.
 pub(super) fn build<'py>(
     py: Python<'py>,
-    ticket: &Ticket,
+    ticket: &Arc<Ticket>,
     queue: &Arc<LoopQueue>,
 ) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let Ticket { instance, request, outlet, .. } = ticket;
+    let (instance, request) = (&ticket.instance, &ticket.request);
     let json = json_fields(py, request)?;
     if !holds_key(json.as_ref(), request)? {
         return Ok(None);
@@ -30,16 +30,16 @@ pub(super) fn build<'py>(
         Some(fields) => fields,
         None => form_fields(py, &request.form)?,
     };
-    add_first_of_each(&data, &request.query)?;
-    let own_name = instance.self_name();
+    add_first_of_each(&data, request.query())?;
+    let own_name = instance.self_name(py);
     if data.contains(own_name)? {
         data.del_item(own_name)?;
     }
-    let native = NativeRequest::new(Arc::clone(request), instance.id_arc(), Arc::clone(outlet), Arc::clone(queue));
-    data.set_item(intern!(py, "request"), request_class(py)?.call1((native,))?)?;
+    let native = NativeRequest::new(Arc::clone(ticket), Arc::clone(queue));
+    data.set_item(intern!(py, "request"), request_object(py, native)?)?;
     data.set_item(intern!(py, "request_headers"), request_headers(py, request)?)?;
     data.set_item(intern!(py, "log"), instance.log(py))?;
-    data.set_item(intern!(py, "client_ip"), &request.client_ip)?;
+    data.set_item(intern!(py, "client_ip"), &*request.client_ip)?;
     data.set_item(intern!(py, "subpath"), request.subpath.as_deref())?;
     Ok(Some(data))
 }
@@ -52,11 +52,17 @@ fn holds_key(json: Option<&Bound<'_, PyDict>>, request: &PluginRequest) -> PyRes
     Ok(given.is_some_and(|given| given.extract::<String>().is_ok_and(|given| wanted.matches(given.as_bytes()))))
 }
 
-fn request_class(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class =
-        CLASS.get_or_try_init(py, || py.import("pserve_runtime.request")?.getattr("Request").map(Bound::unbind))?;
-    Ok(class.bind(py))
+/// What plugins know as `request`. Its class has no constructor of its own: that would be a call of Python code.
+fn request_object<'py>(py: Python<'py>, native: NativeRequest) -> PyResult<Bound<'py, PyAny>> {
+    static NEW: PyOnceLock<(Py<PyAny>, Py<PyTuple>)> = PyOnceLock::new();
+    let (new, class) = NEW.get_or_try_init(py, || {
+        let class = py.import("pserve_runtime.request")?.getattr("Request")?;
+        let new = class.getattr("__new__")?;
+        PyResult::Ok((new.unbind(), PyTuple::new(py, [class])?.unbind()))
+    })?;
+    let request = new.bind(py).call1(class.bind(py))?;
+    request.setattr(intern!(py, "_native"), native)?;
+    Ok(request)
 }
 
 /// The members of a JSON object in the body, whatever the content type says; `None` when it is anything else.
@@ -82,6 +88,9 @@ fn may_be_json_object(body: &[u8]) -> bool {
     first.is_some_and(|byte| matches!(byte, b'{' | 0 | 0xef | 0xfe | 0xff))
 }
 
+/// Names of fields that are kept as Python text.
+const MOST_KNOWN_NAMES: usize = 256;
+
 /// Python's codecs for names of hosts, not for text: a megabyte would keep one of them busy for a minute.
 const NO_CHARSETS: [&str; 2] = ["punycode", "idna"];
 
@@ -101,7 +110,7 @@ fn form_fields<'py>(py: Python<'py>, form: &BodyFields) -> PyResult<Bound<'py, P
     let data = PyDict::new(py);
     match form {
         BodyFields::None => {}
-        BodyFields::UrlEncoded(fields) => add_first_of_each(&data, fields)?,
+        BodyFields::UrlEncoded(fields) => add_first_of_each(&data, fields.iter().map(|(name, value)| (name, value)))?,
         BodyFields::Multipart(parts) => {
             for part in parts {
                 if data.contains(&part.name)? {
@@ -122,17 +131,42 @@ fn form_fields<'py>(py: Python<'py>, form: &BodyFields) -> PyResult<Bound<'py, P
 }
 
 /// Sets fields, over those that are there; of a repeated name the first one counts.
-fn add_first_of_each(data: &Bound<'_, PyDict>, fields: &[(String, String)]) -> PyResult<()> {
-    if let [(name, value)] = fields {
-        return data.set_item(name, value);
+fn add_first_of_each(
+    data: &Bound<'_, PyDict>,
+    mut fields: impl Iterator<Item = (impl AsRef<str>, impl AsRef<str>)>,
+) -> PyResult<()> {
+    let Some(first) = fields.next() else {
+        return Ok(());
+    };
+    data.set_item(first.0.as_ref(), first.1.as_ref())?;
+    let mut rest = fields.peekable();
+    if rest.peek().is_none() {
+        return Ok(());
     }
-    let mut seen = HashSet::new();
-    for (name, value) in fields {
-        if seen.insert(name) {
-            data.set_item(name, value)?;
+    let mut seen = HashSet::from([first.0.as_ref().to_owned()]);
+    for (name, value) in rest {
+        if !seen.contains(name.as_ref()) {
+            data.set_item(name.as_ref(), value.as_ref())?;
+            seen.insert(name.as_ref().to_owned());
         }
     }
     Ok(())
+}
+
+/// A field's name as Python text; of those that come again and again there is one.
+fn header_name<'py>(py: Python<'py>, name: &HeaderName) -> Bound<'py, PyString> {
+    static KNOWN: LazyLock<Mutex<HashMap<HeaderName, Py<PyString>>>> = LazyLock::new(Mutex::default);
+    let text = || PyString::new(py, &usual_spelling(name.as_str()));
+    let mut known = lock(&KNOWN);
+    match known.get(name) {
+        Some(text) => text.bind(py).clone(),
+        None if known.len() == MOST_KNOWN_NAMES => text(),
+        None => {
+            let text = text();
+            known.insert(name.clone(), text.clone().unbind());
+            text
+        }
+    }
 }
 
 fn request_headers<'py>(py: Python<'py>, request: &PluginRequest) -> PyResult<Bound<'py, PyAny>> {
@@ -143,8 +177,7 @@ fn request_headers<'py>(py: Python<'py>, request: &PluginRequest) -> PyResult<Bo
     let as_dict = headers.cast::<PyDict>()?;
     for name in request.headers.keys() {
         let value = request.headers.get(name).expect("a name of the map has a value");
-        let name = PyString::new(py, &usual_spelling(name.as_str()));
-        as_dict.set_item(name, header_text(py, value.as_bytes())?)?;
+        as_dict.set_item(header_name(py, name), header_text(py, value.as_bytes())?)?;
     }
     Ok(headers)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::config::{self, Table, Value};
@@ -29,6 +30,17 @@ pub(super) fn leave_if_forked() {
     if IS_FORKED.load(Ordering::Relaxed) {
         exit_status::leave(exit_status::CLEAN);
     }
+}
+
+/// A module that has been imported.
+pub(super) fn loaded_module<'py>(name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let py = name.py();
+    let modules = MODULES.get_or_try_init(py, || {
+        let modules = py.import("sys")?.getattr("modules")?;
+        PyResult::Ok(modules.cast_into::<PyDict>()?.unbind())
+    })?;
+    modules.bind(py).get_item(name)
 }
 
 /// Makes the module. It goes into `sys.modules` before any embedded code is imported.

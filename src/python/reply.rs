@@ -7,7 +7,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 
+use super::coroutine::is_plain_answer;
 use super::json;
+use super::native::loaded_module;
 use crate::exchange::{JSON, PluginReply, ReplyBody};
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -27,10 +29,12 @@ pub(super) fn convert(value: &Bound<'_, PyAny>, is_old_style: bool) -> PyResult<
 
 /// Whether the value is a response of aiohttp: any kind, an HTTP exception included.
 pub(super) fn is_aiohttp_response(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if is_plain_answer(value) {
+        return Ok(false);
+    }
     let py = value.py();
-    let modules = py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?;
-    let modules = modules.cast::<PyDict>()?;
-    let Some(module) = modules.get_item(intern!(py, "aiohttp.web_response"))? else {
+    // Asked each time: a plugin may import the package later, and take it from `sys.modules` again.
+    let Some(module) = loaded_module(intern!(py, "aiohttp.web_response"))? else {
         return Ok(false);
     };
     match module.getattr(intern!(py, "StreamResponse")) {
@@ -119,7 +123,14 @@ fn aiohttp_response(response: &Bound<'_, PyAny>) -> PyResult<Option<PluginReply>
         headers.push((header::CONNECTION, HeaderValue::from_static("close")));
     }
     let reason = own_reason(status, response.getattr(intern!(py, "reason"))?.extract()?)?;
-    Ok(Some(PluginReply { status, reason, headers, body: ReplyBody::Whole(body), is_response: true }))
+    Ok(Some(PluginReply {
+        status,
+        reason,
+        content_type: None,
+        headers,
+        body: ReplyBody::Whole(body),
+        is_response: true,
+    }))
 }
 
 /// The head of a reply that writes its own body.
@@ -132,7 +143,14 @@ pub(super) fn streamed_reply(
     let is_upgrade = matches!(body, ReplyBody::Upgraded { .. });
     let status = if is_upgrade { status } else { final_status(status)? };
     let headers = headers.iter().map(|(name, value)| header(name, value)).collect::<PyResult<_>>()?;
-    Ok(PluginReply { status, reason: own_reason(status, Some(reason))?, headers, body, is_response: true })
+    Ok(PluginReply {
+        status,
+        reason: own_reason(status, Some(reason))?,
+        content_type: None,
+        headers,
+        body,
+        is_response: true,
+    })
 }
 
 fn final_status(status: u16) -> PyResult<u16> {

@@ -11,32 +11,29 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use super::event_loop::LoopQueue;
 use super::reply;
 use super::streams::{ByteSink, ByteSource};
-use super::ticket::Outlet;
+use super::ticket::Ticket;
 use crate::exchange::{BodyFields, PluginReply, PluginRequest, ReplyBody};
 use crate::pipe::{PipeWriter, pipe};
 
 /// What `pserve_runtime.request.Request` is built on.
 #[pyclass(frozen)]
 pub(super) struct NativeRequest {
-    request: Arc<PluginRequest>,
-    plugin_id: Arc<str>,
-    outlet: Arc<Outlet>,
+    ticket: Arc<Ticket>,
     queue: Arc<LoopQueue>,
 }
 
 impl NativeRequest {
-    pub(super) fn new(
-        request: Arc<PluginRequest>,
-        plugin_id: Arc<str>,
-        outlet: Arc<Outlet>,
-        queue: Arc<LoopQueue>,
-    ) -> Self {
-        Self { request, plugin_id, outlet, queue }
+    pub(super) fn new(ticket: Arc<Ticket>, queue: Arc<LoopQueue>) -> Self {
+        Self { ticket, queue }
+    }
+
+    fn request(&self) -> &PluginRequest {
+        &self.ticket.request
     }
 
     fn begin_with(&self, reply: PluginReply, writer: PipeWriter) -> PyResult<ByteSink> {
         let writer = Arc::new(writer);
-        if !self.outlet.begin(reply, Arc::clone(&writer)) {
+        if !self.ticket.outlet.begin(reply, Arc::clone(&writer)) {
             return Err(PyRuntimeError::new_err("this request has been answered already"));
         }
         Ok(ByteSink::new(writer, &self.queue))
@@ -49,48 +46,48 @@ type HeaderPairs = Vec<(String, String)>;
 impl NativeRequest {
     #[getter]
     fn method(&self) -> &str {
-        self.request.method.as_str()
+        self.request().method.as_str()
     }
 
     #[getter]
     fn raw_path(&self) -> &str {
-        &self.request.raw_path
+        self.request().raw_path()
     }
 
     #[getter]
     fn path(&self) -> String {
-        percent_decode_str(&self.request.raw_path).decode_utf8_lossy().into_owned()
+        percent_decode_str(self.request().raw_path()).decode_utf8_lossy().into_owned()
     }
 
     #[getter]
     fn query_string(&self) -> &str {
-        &self.request.raw_query
+        self.request().raw_query()
     }
 
     #[getter]
     fn query(&self) -> Vec<(String, String)> {
-        self.request.query.clone()
+        self.request().query().into_owned().collect()
     }
 
     #[getter]
     fn version(&self) -> (u8, u8) {
-        self.request.version
+        self.request().version
     }
 
     #[getter]
     fn scheme(&self) -> &str {
-        &self.request.scheme
+        self.request().scheme
     }
 
     #[getter]
     fn forwarded_host(&self) -> Option<&str> {
-        self.request.forwarded_host.as_deref()
+        self.request().forwarded_host.as_deref()
     }
 
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for (name, value) in &self.request.headers {
+        for (name, value) in &self.request().headers {
             list.append((usual_spelling(name.as_str()), header_text(py, value.as_bytes())?))?;
         }
         Ok(list)
@@ -98,19 +95,21 @@ impl NativeRequest {
 
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.request.body)
+        PyBytes::new(py, &self.request().body)
     }
 
     #[getter]
     fn has_body(&self) -> bool {
-        !self.request.body.is_empty() || self.request.streamed_body.is_some() || announces_body(&self.request.headers)
+        !self.request().body.is_empty()
+            || self.request().streamed_body.is_some()
+            || announces_body(&self.request().headers)
     }
 
     /// Form fields as (name, value, file name or None, content type or None).
     #[getter]
     fn form<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        match &self.request.form {
+        match &self.request().form {
             BodyFields::None => {}
             BodyFields::UrlEncoded(fields) => {
                 for (name, value) in fields {
@@ -132,40 +131,40 @@ impl NativeRequest {
 
     #[getter]
     fn peername<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        address(py, self.request.peer)
+        address(py, self.request().peer)
     }
 
     #[getter]
     fn sockname<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        address(py, self.request.local)
+        address(py, self.request().local)
     }
 
     #[getter]
     fn client_ip(&self) -> &str {
-        &self.request.client_ip
+        &self.request().client_ip
     }
 
     #[getter]
     fn plugin_id(&self) -> &str {
-        &self.plugin_id
+        self.ticket.instance.id()
     }
 
     /// The body as it comes; `None` when it has been read already.
     #[getter]
     fn body_source(&self) -> Option<ByteSource> {
-        ByteSource::of_body(&self.request, &self.queue)
+        ByteSource::of_body(&self.ticket, &self.queue)
     }
 
     /// How much of a body `read()` takes.
     #[getter]
     fn max_body_bytes(&self) -> usize {
-        self.request.max_body_bytes
+        self.request().max_body_bytes
     }
 
     /// Whether the client has left before its answer was complete.
     #[getter]
     fn is_disconnected(&self) -> bool {
-        self.outlet.is_disconnected()
+        self.ticket.outlet.is_disconnected()
     }
 
     /// Sends the head of a reply; the body goes into what this gives.
@@ -186,7 +185,7 @@ impl NativeRequest {
 
     #[getter]
     fn subpath(&self) -> Option<&str> {
-        self.request.subpath.as_deref()
+        self.request().subpath.as_deref()
     }
 }
 

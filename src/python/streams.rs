@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::event_loop::LoopQueue;
-use crate::exchange::PluginRequest;
+use super::ticket::Ticket;
 use crate::pipe::{PipeReader, PipeWriter};
 
 /// Calls a Python function on the event loop's thread, once.
@@ -42,7 +42,7 @@ fn waker(queue: &Arc<LoopQueue>, callback: Py<PyAny>) -> Waker {
 /// Where the bytes of a [`ByteSource`] come from.
 enum Source {
     Connection(PipeReader),
-    Body(Arc<PluginRequest>),
+    Body(Arc<Ticket>),
 }
 
 /// Bytes from the client.
@@ -58,15 +58,15 @@ impl ByteSource {
     }
 
     /// `None` when the body of the request is not streamed.
-    pub(super) fn of_body(request: &Arc<PluginRequest>, queue: &Arc<LoopQueue>) -> Option<Self> {
-        request.streamed_body.as_ref()?;
-        Some(Self { source: Source::Body(Arc::clone(request)), queue: Arc::clone(queue) })
+    pub(super) fn of_body(ticket: &Arc<Ticket>, queue: &Arc<LoopQueue>) -> Option<Self> {
+        ticket.request.streamed_body.as_ref()?;
+        Some(Self { source: Source::Body(Arc::clone(ticket)), queue: Arc::clone(queue) })
     }
 
     fn reader(&self) -> Option<&PipeReader> {
         match &self.source {
             Source::Connection(reader) => Some(reader),
-            Source::Body(request) => request.streamed_body.as_ref(),
+            Source::Body(ticket) => ticket.request.streamed_body.as_ref(),
         }
     }
 }

@@ -26,8 +26,8 @@ pub type CallGuard = Box<dyn CallWatch>;
 pub(super) struct Ticket {
     pub(super) id: u64,
     pub(super) instance: Arc<PluginInstance>,
-    pub(super) request: Arc<PluginRequest>,
-    pub(super) outlet: Arc<Outlet>,
+    pub(super) request: Box<PluginRequest>,
+    pub(super) outlet: Outlet,
     place: Mutex<Place>,
     /// While it is on the event loop.
     flight: Mutex<Option<Entry>>,
@@ -51,7 +51,7 @@ pub(super) enum Place {
 impl Ticket {
     pub(super) fn new(
         instance: Arc<PluginInstance>,
-        request: PluginRequest,
+        request: Box<PluginRequest>,
         sender: oneshot::Sender<CallResult>,
         guard: CallGuard,
     ) -> Self {
@@ -59,8 +59,8 @@ impl Ticket {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             instance,
-            request: Arc::new(request),
-            outlet: Arc::new(Outlet::new(sender, guard)),
+            request,
+            outlet: Outlet::new(sender, guard),
             place: Mutex::new(Place::Elsewhere),
             flight: Mutex::default(),
         }
@@ -68,7 +68,7 @@ impl Ticket {
 
     /// Method and path; the query may hold a key.
     pub(super) fn request_line(&self) -> String {
-        format!("{} {}", self.request.method, self.request.raw_path)
+        format!("{} {}", self.request.method, self.request.raw_path())
     }
 
     /// A thread begins with it. False when it has been given up meanwhile.
@@ -115,7 +115,7 @@ impl Ticket {
 
     /// Puts it into the flight recorder for as long as the entry lives.
     pub(super) fn flight_entry(&self, recorder: Option<&Arc<FlightRecorder>>) -> Option<Entry> {
-        Some(recorder?.begin_call(self.instance.id(), self.request.method.as_str(), &self.request.raw_path))
+        Some(recorder?.begin_call(self.instance.id(), self.request.method.as_str(), self.request.raw_path()))
     }
 }
 

@@ -47,7 +47,7 @@ enum Given {
 /// An empty one does not count, and neither does an `Authorization` of another scheme, which may be a proxy's.
 fn given_key(request: &PluginRequest) -> Given {
     let in_header = bearer(&request.headers).or_else(|| header_text(&request.headers, "x-custom-auth"));
-    let in_query = || request.query.iter().find(|(name, _)| name == KEY_FIELD).map(|(_, key)| key.clone());
+    let in_query = || request.query().find(|(name, _)| name == KEY_FIELD).map(|(_, key)| key.into_owned());
     let outside = in_header.or_else(in_query).map_or(Given::Nothing, Given::Key);
     let given = if matches!(outside, Given::Nothing) { key_in_body(request) } else { outside };
     match given {

@@ -1,20 +1,27 @@
 //! Who is at the other end: the connection, and what a trusted proxy says of the client behind it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{HeaderMap, Version};
 use ipnet::IpNet;
 
 /// What is known of a connection; the accept loop puts it into every request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Connection {
     pub peer: SocketAddr,
+    /// Its address as text.
+    pub peer_ip: Arc<str>,
     pub local: SocketAddr,
     pub is_tls: bool,
     pub version: Version,
 }
 
 impl Connection {
+    pub fn new(peer: SocketAddr, local: SocketAddr, is_tls: bool, version: Version) -> Self {
+        Self { peer, peer_ip: peer.ip().to_canonical().to_string().into(), local, is_tls, version }
+    }
+
     /// The HTTP version as two numbers.
     pub fn version_numbers(&self) -> (u8, u8) {
         match self.version {
@@ -30,9 +37,9 @@ impl Connection {
 /// Who asks, and what of this server they see: the connection's word, or a trusted proxy's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    pub ip: String,
+    pub ip: Arc<str>,
     /// `http` or `https`.
-    pub scheme: String,
+    pub scheme: &'static str,
     /// The `Host` that the client named, when a proxy has replaced it.
     pub host: Option<String>,
 }
@@ -40,20 +47,23 @@ pub struct Client {
 /// The client behind a connection. `X-Forwarded-For`, `-Proto` and `-Host`, or else `Forwarded` (RFC 7239), are believed
 /// of a trusted peer only; of several proxies' words the first counts.
 pub fn client(connection: &Connection, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
-    let peer = connection.peer.ip().to_canonical();
     let scheme = if connection.is_tls { "https" } else { "http" };
-    let mut client = Client { ip: peer.to_string(), scheme: scheme.to_owned(), host: None };
+    let mut client = Client { ip: Arc::clone(&connection.peer_ip), scheme, host: None };
+    if trusted.is_empty() {
+        return client;
+    }
+    let peer = connection.peer.ip().to_canonical();
     if !trusted.iter().any(|network| network.contains(&peer)) {
         return client;
     }
     let of = |name: &str, parameter: &str| first_of(headers, name).or_else(|| forwarded(headers, parameter));
     if let Some(ip) = of("x-forwarded-for", "for") {
-        client.ip = ip;
+        client.ip = ip.into();
     }
-    if let Some(scheme) = of("x-forwarded-proto", "proto").map(|scheme| scheme.to_ascii_lowercase())
-        && matches!(scheme.as_str(), "http" | "https")
-    {
-        client.scheme = scheme;
+    match of("x-forwarded-proto", "proto") {
+        Some(scheme) if scheme.eq_ignore_ascii_case("http") => client.scheme = "http",
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => client.scheme = "https",
+        _ => {}
     }
     client.host = of("x-forwarded-host", "host");
     client
@@ -91,8 +101,7 @@ mod tests {
             headers.insert(*name, value.parse().expect("a header value"));
         }
         let local = SocketAddr::from(([127, 0, 0, 1], 80));
-        let connection =
-            Connection { peer: SocketAddr::from((peer, 1)), local, is_tls: false, version: Version::HTTP_11 };
+        let connection = Connection::new(SocketAddr::from((peer, 1)), local, false, Version::HTTP_11);
         client(&connection, &headers, &["127.0.0.0/8".parse().expect("a network")])
     }
 
@@ -100,18 +109,18 @@ mod tests {
     fn only_a_trusted_peer_speaks_for_others() {
         let fields =
             [("x-forwarded-for", "10.1.2.3, 10.9.9.9"), ("x-forwarded-proto", "HTTPS"), ("x-forwarded-host", "a.b")];
-        let behind = Client { ip: "10.1.2.3".into(), scheme: "https".into(), host: Some("a.b".into()) };
+        let behind = Client { ip: "10.1.2.3".into(), scheme: "https", host: Some("a.b".into()) };
         assert_eq!(seen(&fields, [127, 0, 0, 1]), behind);
-        let itself = Client { ip: "192.0.2.1".into(), scheme: "http".into(), host: None };
+        let itself = Client { ip: "192.0.2.1".into(), scheme: "http", host: None };
         assert_eq!(seen(&fields, [192, 0, 2, 1]), itself);
-        assert_eq!(seen(&[("x-forwarded-for", "10.1.2.3\t\"GET")], [127, 0, 0, 1]).ip, "127.0.0.1");
+        assert_eq!(seen(&[("x-forwarded-for", "10.1.2.3\t\"GET")], [127, 0, 0, 1]).ip.as_ref(), "127.0.0.1");
     }
 
     #[test]
     fn the_standard_field_says_the_same() {
         let fields = [("forwarded", "for=\"[2001:db8::1]:4711\";proto=https;host=a.b, for=10.0.0.1")];
-        let behind = Client { ip: "2001:db8::1".into(), scheme: "https".into(), host: Some("a.b".into()) };
+        let behind = Client { ip: "2001:db8::1".into(), scheme: "https", host: Some("a.b".into()) };
         assert_eq!(seen(&fields, [127, 0, 0, 1]), behind);
-        assert_eq!(seen(&[("forwarded", "for=_hidden;proto=gopher")], [127, 0, 0, 1]).ip, "127.0.0.1");
+        assert_eq!(seen(&[("forwarded", "for=_hidden;proto=gopher")], [127, 0, 0, 1]).ip.as_ref(), "127.0.0.1");
     }
 }

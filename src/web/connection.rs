@@ -133,6 +133,7 @@ where
     let filter = warp::service(routes(Arc::clone(site)));
     let head_only = HeadOnly::default();
     let io = TokioIo::new(ClientStream::new(stream, head_only.clone(), Arc::clone(&activity)));
+    let of_connection = Connection::new(peer, local, is_tls, Version::HTTP_11);
     let of_service = (Arc::clone(site), Arc::clone(&activity));
     let service = service_fn(move |request: Request<Incoming>| {
         let (site, activity) = &of_service;
@@ -141,7 +142,7 @@ where
         if !has_body && request.version() != Version::HTTP_2 {
             head_only.set();
         }
-        let connection = Connection { peer, local, is_tls, version: request.version() };
+        let connection = Connection { version: request.version(), ..of_connection.clone() };
         let in_flight = activity.begin(request.version());
         answer(Arc::clone(site), filter.clone(), request, connection, in_flight)
     });

@@ -27,14 +27,17 @@ impl ControlRoute {
             return Some(Self::Plugins);
         }
         let (action, name) = raw_path.strip_prefix('/')?.split_once('/')?;
-        let name = decode_path(name);
-        match action {
-            _ if name.is_empty() => None,
-            "reload" if name == "all" => Some(Self::ReloadAll),
-            "reload" => Some(Self::Reload(name)),
-            "load" => Some(Self::Load(name)),
-            "unload" => Some(Self::Unload(name)),
-            _ => None,
+        let name = || decode_path(name).into_owned();
+        let route = match action {
+            "reload" => Self::Reload(name()),
+            "load" => Self::Load(name()),
+            "unload" => Self::Unload(name()),
+            _ => return None,
+        };
+        match route {
+            Self::Reload(name) if name == "all" => Some(Self::ReloadAll),
+            Self::Reload(ref name) | Self::Load(ref name) | Self::Unload(ref name) if name.is_empty() => None,
+            named => Some(named),
         }
     }
 }
@@ -43,7 +46,7 @@ impl ControlRoute {
 pub async fn answer(site: &Site, route: ControlRoute, request: &PluginRequest) -> Result<Response, ApiError> {
     let body = match route {
         ControlRoute::Plugins => {
-            let is_verbose = request.query.iter().any(|(name, value)| name == "verbose" && value != "0");
+            let is_verbose = request.query().any(|(name, value)| name == "verbose" && value != "0");
             list(site, is_verbose).await
         }
         ControlRoute::ReloadAll => reload_all(site).await?,

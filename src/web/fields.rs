@@ -1,5 +1,6 @@
 //! Query and body -> fields. Which of them wins is decided where they meet, in the keyword arguments.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 use base64::Engine;
@@ -118,9 +119,9 @@ fn transfer_decoded(data: Bytes, encoding: Option<&HeaderValue>) -> Bytes {
 }
 
 /// Decodes a piece of a path. What is not UTF-8 when decoded, and what is no escape at all, stays as it was sent.
-pub fn decode_path(piece: &str) -> String {
+pub fn decode_path(piece: &str) -> Cow<'_, str> {
     if !piece.contains('%') {
-        return piece.to_owned();
+        return Cow::Borrowed(piece);
     }
     let sent = piece.as_bytes();
     let (mut bytes, mut spellings) = (Vec::with_capacity(sent.len()), Vec::with_capacity(sent.len()));
@@ -142,7 +143,7 @@ pub fn decode_path(piece: &str) -> String {
         }
         at += chunk.invalid().len();
     }
-    decoded
+    Cow::Owned(decoded)
 }
 
 /// The byte of `%XX`.

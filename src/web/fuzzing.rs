@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -87,7 +88,7 @@ pub fn received(fields: &Pairs<'_>, pieces: &[&[u8]], limit_bytes: usize) -> Res
 
 /// Who is behind a connection.
 pub fn client_of(fields: &Pairs<'_>, peer: SocketAddr, trusted: &str) -> Client {
-    let connection = Connection { peer, local: peer, is_tls: false, version: Version::HTTP_11 };
+    let connection = Connection::new(peer, peer, false, Version::HTTP_11);
     client(&connection, &headers(fields), &[trusted.parse().expect("a network")])
 }
 
@@ -96,18 +97,17 @@ pub fn opens(key: &str, fields: &Pairs<'_>, query: &[u8], body: &[u8]) -> bool {
     let headers = headers(fields);
     let body = Bytes::copy_from_slice(body);
     let anybody = SocketAddr::from(([192, 0, 2, 1], 1));
+    let target = [b"/x?", query].concat();
     let request = PluginRequest {
         method: Method::POST,
-        raw_path: "/x".to_owned(),
-        raw_query: String::new(),
+        target: PathAndQuery::try_from(target).unwrap_or(PathAndQuery::from_static("/x")),
         version: (1, 1),
         peer: anybody,
         local: anybody,
-        client_ip: anybody.ip().to_string(),
-        scheme: "http".to_owned(),
+        client_ip: anybody.ip().to_string().into(),
+        scheme: "http",
         forwarded_host: None,
         subpath: None,
-        query: url_encoded(query),
         form: run(fields::body_fields(&headers, &body)),
         headers,
         body,

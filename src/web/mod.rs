@@ -35,18 +35,15 @@ mod tls;
 mod upgrade;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Buf;
 use futures_util::{FutureExt, Stream};
-use http::{HeaderMap, Method};
 use warp::Filter;
-use warp::path::FullPath;
 use warp::reply::Response;
 
 pub use access_log::AccessLog;
-use client::Connection;
 pub use connections::{Connections, Counts};
 pub use deadlines::Leaving;
 use plugin_route::Head;
@@ -93,28 +90,32 @@ impl TlsAcceptor {
 /// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
-    warp::any()
-        .map(move || Arc::clone(&site))
-        .and(warp::method())
-        .and(warp::path::full())
-        .and(query)
-        .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Connection>())
+    warp::ext::get::<HeadAside>()
         .and(warp::body::stream())
-        .then(answer)
+        .then(move |head, body| answer(Arc::clone(&site), head, body))
+}
+
+/// The head of a request beside warp's own request: its filters would copy it piece by piece.
+#[derive(Debug, Clone)]
+struct HeadAside(Arc<Mutex<Option<Head>>>);
+
+impl HeadAside {
+    fn new(head: Head) -> Self {
+        Self(Arc::new(Mutex::new(Some(head))))
+    }
+
+    fn take(&self) -> Head {
+        let head = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        head.expect("a request is answered once")
+    }
 }
 
 async fn answer<B: Buf>(
     site: Arc<Site>,
-    method: Method,
-    path: FullPath,
-    raw_query: String,
-    headers: HeaderMap,
-    connection: Connection,
+    head: HeadAside,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Response {
-    let head = Head { method, raw_path: path.as_str().to_owned(), raw_query, headers, connection };
+    let head = head.take();
     let answer = AssertUnwindSafe(plugin_route::answer(&site, head, body)).catch_unwind().await;
     // A panic would drop the connection; the hook has already logged it.
     let answer = answer.unwrap_or_else(|_| {

@@ -4,45 +4,43 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
 use super::body_pace::TOO_SLOW;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
-use super::fields::{body_fields, decode_path, url_encoded};
+use super::fields::{body_fields, decode_path};
 use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
 use super::{Site, auth, documents};
-use crate::config::KeyRule;
 use crate::config::settings::BodyMode;
-use crate::exchange::{CallError, PluginRequest};
-use crate::metrics::PluginMetrics;
-use crate::plugins::Held;
+use crate::config::{KeyRule, Settings};
+use crate::exchange::{BodyFields, CallError, PluginRequest};
+use crate::plugins::{Held, Plugin};
 
 /// Methods that every plugin takes; HEAD is GET without the body.
 const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
 
-/// The head of a request as warp's filters give it.
+/// The head of a request.
 #[derive(Debug)]
 pub struct Head {
     pub method: Method,
-    pub raw_path: String,
-    pub raw_query: String,
+    pub target: PathAndQuery,
     pub headers: HeaderMap,
     pub connection: Connection,
+    /// False when the request is known to end with its head.
+    pub has_body: bool,
 }
 
 /// Where a request goes.
 enum Target {
     Control(ControlRoute),
     Plugin {
-        id: String,
-        metrics: Arc<PluginMetrics>,
+        plugin: Arc<Plugin>,
         subpath: Option<String>,
-        own_methods: Vec<String>,
-        body_mode: BodyMode,
     },
     /// A plugin that waits for its old self, in another worker, to end.
     Awaited {
@@ -61,10 +59,11 @@ pub async fn answer<B: Buf>(
     head: Head,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
-    let limits = &site.config.get().settings.limits;
-    let target = match find_target(site, &head.raw_path)? {
+    let config = site.config.get();
+    let settings = &config.settings;
+    let target = match find_target(site, head.target.path())? {
         Target::Awaited { id } if !site.plugins.has_come(&id).await => return Err(ApiError::NotThereYet { id }),
-        Target::Awaited { .. } => find_target(site, &head.raw_path)?,
+        Target::Awaited { .. } => find_target(site, head.target.path())?,
         found => found,
     };
     match target {
@@ -80,50 +79,60 @@ pub async fn answer<B: Buf>(
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
             }
-            let body = request_body::receive(&head.headers, body, limits, BodyMode::Read).await?;
-            let request = plugin_request(site, head, None, body).await;
-            let global = site.config.get().settings.global_key.clone();
+            let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
+            let request = plugin_request(settings, head, None, body).await;
+            let global = settings.global_key.as_ref();
             let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
-            if !matches!(auth::judge(&rule, global.as_ref(), &request), auth::Verdict::Allowed) {
+            if !matches!(auth::judge(&rule, global, &request), auth::Verdict::Allowed) {
                 return Err(ApiError::Unauthorized);
             }
             control_routes::answer(site, route, &request).await
         }
-        Target::Plugin { id, metrics, subpath, own_methods, body_mode } => {
-            let received = metrics.received();
+        Target::Plugin { plugin, subpath } => {
+            let received = plugin.metrics().received();
             let answer = async {
-                if let Some(reply) = check_method(&head.method, &own_methods)? {
+                let instance = plugin.instance();
+                if let Some(reply) = check_method(&head.method, instance.methods())? {
                     return Ok(reply);
                 }
-                let body = request_body::receive(&head.headers, body, limits, body_mode).await?;
-                let request = plugin_request(site, head, subpath, body).await;
-                let answer = match call_plugin(site, &id, request).await {
+                let body = match head.has_body {
+                    false => ReceivedBody::Whole(Bytes::new()),
+                    true => {
+                        let mode = instance.body_mode();
+                        Box::pin(request_body::receive(&head.headers, body, &settings.limits, mode)).await?
+                    }
+                };
+                let request = plugin_request(settings, head, subpath, body).await;
+                let answer = match call_plugin(site, settings, &plugin, request).await {
                     Err(ApiError::Call(CallError::UnreadableBody(reason))) if reason.contains(TOO_SLOW) => {
                         Err(ApiError::BodyTooSlow)
                     }
                     answer => answer,
                 };
-                let server = &site.config.get().settings.server;
+                let server = &settings.server;
                 if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
             };
             // An error becomes its answer here: the code that the client sees is the one that counts.
-            let debug = site.config.get().settings.server.debug;
-            let response = answer.await.unwrap_or_else(|error| error_reply(error, debug));
+            let response = answer.await.unwrap_or_else(|error| error_reply(error, settings.server.debug));
             received.answered(response.status().as_u16());
             Ok(response)
         }
     }
 }
 
-async fn call_plugin(site: &Site, id: &str, mut request: PluginRequest) -> Result<Response, ApiError> {
-    let entered = site.plugins.enter(id).await.ok_or_else(|| not_found(site, &request.raw_path))?;
-    let config = site.config.get();
-    match auth::judge(&entered.key_rule(), config.settings.global_key.as_ref(), &request) {
+async fn call_plugin(
+    site: &Site,
+    settings: &Settings,
+    plugin: &Plugin,
+    mut request: Box<PluginRequest>,
+) -> Result<Response, ApiError> {
+    let entered = site.plugins.enter(plugin).await.ok_or_else(|| not_found(site, request.raw_path()))?;
+    match auth::judge(&entered.key_rule(), settings.global_key.as_ref(), &request) {
         auth::Verdict::Allowed => {}
         auth::Verdict::Refused => return Err(ApiError::Unauthorized),
         auth::Verdict::BodyDecides(key) => request.body_key = Some(key),
     }
-    if entered.others_inside() >= config.settings.limits.max_waiting_calls {
+    if entered.others_inside() >= settings.limits.max_waiting_calls {
         return Err(ApiError::Overloaded);
     }
     let reply = site.plugins.call(entered, request).await.map_err(ApiError::Call)?;
@@ -155,10 +164,17 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         return Ok(Target::Control(route));
     }
     let rest = raw_path.strip_prefix('/').unwrap_or(raw_path);
-    let segments: Vec<&str> = rest.split('/').collect();
+    let (one, many);
+    let segments: &[&str] = if rest.contains('/') {
+        many = rest.split('/').collect::<Vec<&str>>();
+        &many
+    } else {
+        one = [rest];
+        &one
+    };
     let registry = site.plugins.registry();
-    let Some((plugin, used)) = registry.route(&segments, decode_path) else {
-        match registry.held(&segments, decode_path) {
+    let Some((plugin, used)) = registry.route(segments, decode_path) else {
+        match registry.held(segments, decode_path) {
             Some((id, Held::Awaited { .. })) => return Ok(Target::Awaited { id }),
             Some((id, Held::Quarantined { reason, .. })) => {
                 return Err(ApiError::Quarantined { id, reason: reason.clone() });
@@ -168,29 +184,26 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         if let Some(probe) = Probe::parse(raw_path) {
             return Ok(Target::Probe(probe));
         }
-        return find_document(site, &segments).ok_or_else(|| not_found(site, raw_path));
+        return find_document(site, segments).ok_or_else(|| not_found(site, raw_path));
     };
-    let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
-    let own_methods = plugin.instance().methods().to_vec();
-    let body_mode = plugin.instance().body_mode();
-    let (id, metrics) = (plugin.id().to_owned(), Arc::clone(plugin.metrics()));
-    Ok(Target::Plugin { id, metrics, subpath, own_methods, body_mode })
+    let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")).into_owned());
+    Ok(Target::Plugin { plugin: Arc::clone(plugin), subpath })
 }
 
 fn find_document(site: &Site, segments: &[&str]) -> Option<Target> {
     let config = site.config.get();
     let route = &config.settings.documents.as_ref()?.route;
     let used = route.split('/').count();
-    let asked: Vec<String> = segments.get(..used)?.iter().map(|segment| decode_path(segment)).collect();
-    let rest = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
+    let asked: Vec<_> = segments.get(..used)?.iter().map(|segment| decode_path(segment)).collect();
+    let rest = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")).into_owned());
     (asked.join("/") == *route).then_some(Target::Document { rest })
 }
 
 async fn document(site: &Site, head: &Head, rest: Option<&str>) -> Result<Response, ApiError> {
     let config = site.config.get();
-    let missing = || not_found(site, &head.raw_path);
+    let missing = || not_found(site, head.target.path());
     let documents = config.settings.documents.as_ref().ok_or_else(missing)?;
-    let reply = documents::answer(documents, &head.method, &head.raw_path, rest, &head.headers).await?;
+    let reply = documents::answer(documents, &head.method, head.target.path(), rest, &head.headers).await?;
     reply.ok_or_else(missing)
 }
 
@@ -218,7 +231,7 @@ fn not_found(site: &Site, raw_path: &str) -> ApiError {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         format!(" ({name} failed to load; the log and /plugins?verbose=1 say why)")
     });
-    ApiError::NotFound { path: decode_path(raw_path), hint: hint.unwrap_or_default() }
+    ApiError::NotFound { path: decode_path(raw_path).into_owned(), hint: hint.unwrap_or_default() }
 }
 
 /// The methods that a plugin takes: the usual ones and its own.
@@ -241,24 +254,27 @@ fn check_method(method: &Method, own_methods: &[String]) -> Result<Option<Respon
     Err(ApiError::MethodNotAllowed { method: method.to_string(), allow })
 }
 
-async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: ReceivedBody) -> PluginRequest {
-    let Head { method, raw_path, raw_query, mut headers, connection } = head;
+async fn plugin_request(
+    settings: &Settings,
+    head: Head,
+    subpath: Option<String>,
+    body: ReceivedBody,
+) -> Box<PluginRequest> {
+    let Head { method, target, mut headers, connection, .. } = head;
     join_cookies(&mut headers);
-    let config = site.config.get();
-    let client = client(&connection, &headers, &config.settings.server.trusted_proxies);
+    let client = client(&connection, &headers, &settings.server.trusted_proxies);
     let (body, streamed_body) = match body {
         ReceivedBody::Whole(body) => (body, None),
         ReceivedBody::Streamed(reader) => (Bytes::new(), Some(reader)),
     };
-    PluginRequest {
+    let form = if body.is_empty() { BodyFields::None } else { Box::pin(body_fields(&headers, &body)).await };
+    Box::new(PluginRequest {
         method,
+        target,
         client_ip: client.ip,
         scheme: client.scheme,
         forwarded_host: client.host,
-        query: url_encoded(raw_query.as_bytes()),
-        form: body_fields(&headers, &body).await,
-        raw_path,
-        raw_query,
+        form,
         version: connection.version_numbers(),
         headers,
         peer: connection.peer,
@@ -266,7 +282,7 @@ async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: 
         subpath,
         body,
         streamed_body,
-        max_body_bytes: config.settings.limits.max_body_bytes,
+        max_body_bytes: settings.limits.max_body_bytes,
         body_key: None,
-    }
+    })
 }

@@ -71,6 +71,9 @@ pub fn plugin_reply(reply: PluginReply) -> Response {
         response.extensions_mut().insert(reason);
     }
     let headers = response.headers_mut();
+    if let Some(content_type) = reply.content_type {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
     for (name, value) in reply.headers {
         let is_ours = match name {
             header::CONTENT_LENGTH | header::TRANSFER_ENCODING => true,

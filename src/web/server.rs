@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -24,9 +25,10 @@ use super::compression::{accepts, compress};
 use super::cors::Verdict;
 use super::deadlines::Leaving;
 use super::listener::Listener;
+use super::plugin_route::Head;
 use super::probes::Unlogged;
 use super::upgrade::carry;
-use super::{Site, cors, reply};
+use super::{HeadAside, Site, cors, reply};
 use crate::config::Settings;
 use crate::exchange::ReplyBody;
 use crate::handoff::Inherited;
@@ -93,9 +95,10 @@ where
     B::Error: Into<BoxError>,
 {
     site.requests.fetch_add(1, Ordering::Relaxed);
-    request.extensions_mut().insert(connection);
     let config = site.config.get();
-    let logged = site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, connection, &config.settings));
+    let version = connection.version;
+    let logged =
+        site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, &connection, &config.settings));
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -108,7 +111,7 @@ where
         (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
         (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
-        _ => filter.call(request).await?,
+        _ => filter.call(head_aside(request, connection)).await?,
     };
     site.metrics.answered(response.status().as_u16());
     let mut response = with_own_body(response, upgrade, in_flight.activity());
@@ -130,7 +133,7 @@ where
         }
         _ => {}
     }
-    if connection.version == Version::HTTP_10 && must_close(&response) {
+    if version == Version::HTTP_10 && must_close(&response) {
         // hyper would add `keep-alive` to a reply of version 1.1, whatever it says itself.
         *response.version_mut() = Version::HTTP_10;
         response.headers_mut().remove(header::CONNECTION);
@@ -141,11 +144,22 @@ where
     {
         logged.log(&mut response);
     }
-    if comes_in_own_pieces(&response, connection.version) {
+    if comes_in_own_pieces(&response, version) {
         in_flight.activity().own_pieces().set();
     }
     in_flight.answered();
     Ok(response.map(|body| Handed::new(body, in_flight)))
+}
+
+/// What warp gets of a request: its body, with the head beside it.
+fn head_aside(request: Request<Incoming>, connection: Connection) -> Request<Incoming> {
+    let has_body = !request.body().is_end_stream();
+    let (parts, body) = request.into_parts();
+    let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
+    let head = Head { method: parts.method, target, headers: parts.headers, connection, has_body };
+    let mut request = Request::new(body);
+    request.extensions_mut().insert(HeadAside::new(head));
+    request
 }
 
 /// Whether a response says that it is the last of its connection.
@@ -201,7 +215,7 @@ fn with_own_body<B: Default>(
 /// A request as its line in the access log tells it, once the answer is known.
 struct LoggedRequest {
     log: Arc<AccessLog>,
-    client: String,
+    client: Arc<str>,
     method: Method,
     target: String,
     version: Version,
@@ -209,10 +223,10 @@ struct LoggedRequest {
 }
 
 impl LoggedRequest {
-    fn new(log: Arc<AccessLog>, request: &Request<Incoming>, connection: Connection, settings: &Settings) -> Self {
+    fn new(log: Arc<AccessLog>, request: &Request<Incoming>, connection: &Connection, settings: &Settings) -> Self {
         Self {
             log,
-            client: client(&connection, request.headers(), &settings.server.trusted_proxies).ip,
+            client: client(connection, request.headers(), &settings.server.trusted_proxies).ip,
             method: request.method().clone(),
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned(),
             version: connection.version,

@@ -14,6 +14,8 @@ _MISSING: Any = object()
 class Headers(dict):  # type: ignore[type-arg]
     """A dict of header fields whose look-ups do not care about case."""
 
+    __slots__ = ()
+
     def _spelling(self, name: object) -> object:
         if dict.__contains__(self, name) or not isinstance(name, str):
             return name

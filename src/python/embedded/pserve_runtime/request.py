@@ -83,8 +83,8 @@ _APP: dict[str, Any] = {}
 class Request(OwnState):
     """One request. As a mapping it holds what the plugin puts into it."""
 
-    def __init__(self, native: Any) -> None:
-        self._native = native
+    # Set by the server, which makes these objects without a call of `__init__`.
+    _native: Any
 
     # What the request line says.
 
