@@ -286,7 +286,7 @@ signal.signal(signal.SIGUSR2, lambda *_: None)
 result = True
 """
     assert evaluate(code) is True
-    assert "asked for SIGTERM" in evaluate.server.log
+    evaluate.server.wait_for_log("asked for SIGTERM")
     assert evaluate.server.stop() == 0
 
 
