@@ -100,13 +100,15 @@ def rust_tests() -> list[str]:
 
 
 def run(command: list[str], environment: dict[str, str], log: Path) -> tuple[int, str]:
+    """The exit status, and what it has written to the log."""
     print(f"    $ {' '.join(command)}", flush=True)
-    with log.open("a") as file:
-        file.write(f"\n$ {' '.join(command)}\n")
+    with log.open("a+b") as file:
+        file.write(f"\n$ {' '.join(command)}\n".encode())
         file.flush()
         start = file.tell()
         done = subprocess.run(command, cwd=TOP, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    return done.returncode, log.read_text(errors="replace")[start:]
+        file.seek(start)
+        return done.returncode, file.read().decode(errors="replace")
 
 
 def examine(python: Python) -> Outcome:
@@ -147,13 +149,8 @@ def examine(python: Python) -> Outcome:
 
     named = [word for name in rust_tests() for word in ("--test", name)]
     status, said = run(["cargo", "test", "--locked", "--no-fail-fast", "--lib", *named], environment, log)
-    results = [
-        re.search(rf"(\d+) {what}", line)
-        for what in ("passed", "failed")
-        for line in re.findall("^test result: .*", said, re.MULTILINE)
-    ]
-    numbers = [int(found[1]) for found in results if found]
-    passed, failed = sum(numbers[: len(numbers) // 2]), sum(numbers[len(numbers) // 2 :])
+    counts = re.findall(r"^test result: .* (\d+) passed; (\d+) failed", said, re.MULTILINE)
+    passed, failed = (sum(int(count[column]) for count in counts) for column in (0, 1))
     outcome.rust = f"{passed} passed" + (f", {failed} failed" if failed else "")
     outcome.failed += re.findall(r"^test (\S+) \.\.\. FAILED", said, re.MULTILINE)
     if status != 0 and not failed:
