@@ -138,8 +138,7 @@ def examine(python: Python) -> Outcome:
         status, _ = run([tests, "-m", "pip", "install", "--quiet", *packages], environment, log)
     if status == 0:
         status, said = run([tests, "-m", "pytest", "-q", "-p", "no:cacheprovider", "pytests"], environment, log)
-        summary = re.findall(r"^=* ?((?:\d+ \w+(?:, )?)+) in [\d.]+s", said, re.MULTILINE)
-        outcome.pytest = summary[-1] if summary else f"ended with {status}"
+        outcome.pytest = pytest_summary(said) or f"ended with {status}"
         outcome.failed += re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
     else:
         outcome.pytest = "no packages"
@@ -149,13 +148,23 @@ def examine(python: Python) -> Outcome:
 
     named = [word for name in rust_tests() for word in ("--test", name)]
     status, said = run(["cargo", "test", "--locked", "--no-fail-fast", "--lib", *named], environment, log)
+    outcome.rust = rust_summary(said)
+    failed = re.findall(r"^test (\S+) \.\.\. FAILED", said, re.MULTILINE)
+    outcome.failed += failed if failed or status == 0 else ["cargo test"]
+    return outcome
+
+
+def pytest_summary(said: str) -> str | None:
+    """As `262 passed, 2 skipped`."""
+    found = re.findall(r"^=* ?((?:\d+ \w+(?:, )?)+) in [\d.]+s", said, re.MULTILINE)
+    return found[-1] if found else None
+
+
+def rust_summary(said: str) -> str:
+    """That of all test programs together."""
     counts = re.findall(r"^test result: .* (\d+) passed; (\d+) failed", said, re.MULTILINE)
     passed, failed = (sum(int(count[column]) for count in counts) for column in (0, 1))
-    outcome.rust = f"{passed} passed" + (f", {failed} failed" if failed else "")
-    outcome.failed += re.findall(r"^test (\S+) \.\.\. FAILED", said, re.MULTILINE)
-    if status != 0 and not failed:
-        outcome.failed.append("cargo test")
-    return outcome
+    return f"{failed} failed, {passed} passed" if failed else f"{passed} passed"
 
 
 def note(rows: dict[str, str]) -> None:
@@ -179,13 +188,14 @@ def main() -> int:
     for python in chosen:
         lacks = f"left out: it has no {' and no '.join(python.lacks)}" if python.lacks else "to be tested"
         print(f"{python.version:10} {python.executable}: {lacks}")
-    usable = {python.version: python for python in reversed(chosen) if not python.lacks}
+    # Of two that are the same version, the last.
+    usable = {python.version: python for python in chosen if not python.lacks}
     if not usable:
         print("test_pythons: there is no such Python here", file=sys.stderr)
         return 1
     TARGET.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
-    for python in reversed(list(usable.values())):
+    for python in usable.values():
         print(f"==> {python.version}", flush=True)
         outcomes[python.version] = outcome = examine(python)
         today = datetime.date.today().isoformat()
