@@ -14,6 +14,7 @@ import glob
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -149,8 +150,11 @@ def examine(python: Python) -> Outcome:
     named = [word for name in rust_tests() for word in ("--test", name)]
     status, said = run(["cargo", "test", "--locked", "--no-fail-fast", "--lib", *named], environment, log)
     outcome.rust = rust_summary(said)
-    failed = re.findall(r"^test (\S+) \.\.\. FAILED", said, re.MULTILINE)
-    outcome.failed += failed if failed or status == 0 else ["cargo test"]
+    outcome.failed += re.findall(r"^test (\S+) \.\.\. FAILED", said, re.MULTILINE)
+    # Programs that end without a word on single tests, too.
+    outcome.failed += re.findall(r"^    `(--\S+(?: \S+)?)`$", said, re.MULTILINE)
+    if status != 0 and not outcome.failed:
+        outcome.failed.append("cargo test")
     return outcome
 
 
@@ -194,6 +198,9 @@ def main() -> int:
         print("test_pythons: there is no such Python here", file=sys.stderr)
         return 1
     TARGET.mkdir(parents=True, exist_ok=True)
+    # A shell that starts this in the background has them ignored, and so would the servers under test.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     outcomes: dict[str, Outcome] = {}
     for python in usable.values():
         print(f"==> {python.version}", flush=True)
