@@ -29,15 +29,18 @@ impl pserve::python::CallWatch for Unwatched {
 const PLUGINS: &str = "
 import asyncio, ctypes, os, signal, sys, threading, time
 from plugincore.baseplugin import BasePlugin
+waits = threading.Event()
 class Killer(BasePlugin):
     async def request_handler(self, **data):
         asyncio.create_task(act(data['subpath']), name='the act')
         await asyncio.sleep(100)
 class Plain(BasePlugin):
     def request_handler(self, **data):
+        waits.wait(20)
         do(data['subpath'])
 class Waiter(BasePlugin):
     async def request_handler(self, **data):
+        waits.set()
         await asyncio.sleep(100)
 async def act(what):
     await asyncio.sleep(0.01)
@@ -227,7 +230,7 @@ async fn act(interpreter: &Interpreter, role: &str, file: &Path) {
         interpreter.call(instance, request(path), None, Box::new(Unwatched))
     };
     let waiting = tokio::spawn(call("waiter").answer());
-    // The loop takes calls in their order: the waiter waits when the other one acts.
+    // The loop takes calls in their order, and a thread waits for it: the waiter waits when the other one acts.
     if let Some(what) = role.strip_prefix("watch/") {
         let stuck = tokio::spawn(call(&format!("killer/{what}")).answer());
         check_the_watch(interpreter, what).await;
