@@ -6,12 +6,13 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 SOAK_OPTIONS ?=
+PYTHONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fuzz bench soak install clean
+.PHONY: help run build test check fuzz bench test-pythons deb test-deb soak install clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## install what is missing, build, and serve config.ini with python_plugins/
 	@python=$$(.ci/prepare build | tail -n 1) && export PYO3_PYTHON="$$python" && \
@@ -35,6 +36,15 @@ fuzz: ## feed the readers of INI files, fields and heads odd input for FUZZ_SECO
 
 bench: build ## compare the speed with the Python program (installs it and wrk)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/bench/compare.py
+
+test-pythons: ## build and test with every CPython of this machine, 3.9 to 3.13 (PYTHONS="3.9 3.13": only those)
+	@.ci/prepare build >/dev/null && .ci/test_pythons.py $(PYTHONS)
+
+deb: ## build the Debian package into target/debian (installs debhelper and lintian)
+	@.ci/deb
+
+test-deb: ## install the package into a fresh Debian 12 and use it there (as root; installs debootstrap)
+	@.ci/test-deb
 
 soak: build ## ten minutes of load with reloads and crashes, then counts that must be zero (SOAK_SECONDS=60: one minute)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)

@@ -318,15 +318,14 @@ class Events(BasePlugin):
             return self.left
         response = web.StreamResponse(headers={'Content-Type': 'text/event-stream', 'Cache-Control': 'no-cache'})
         await response.prepare(request)
-        await response.write(b'data: first\\n\\n')
-        if subpath == 'endless':
-            try:
-                while True:
-                    await response.write(b'data: tick\\n\\n')
-                    await asyncio.sleep(0.01)
-            except ConnectionResetError as error:
-                self.left.append([type(error).__name__, request.transport is None or request.transport.is_closing()])
-                raise
+        try:
+            await response.write(b'data: first\\n\\n')
+            while subpath == 'endless':
+                await response.write(b'data: tick\\n\\n')
+                await asyncio.sleep(0.01)
+        except ConnectionResetError as error:
+            self.left.append([type(error).__name__, request.transport is None or request.transport.is_closing()])
+            raise
         await self.more.wait()
         await response.write(b'data: second\\n\\n')
         return response

@@ -45,7 +45,7 @@ fn a_reload_puts_the_new_code_in_place_and_terminates_the_old_plugin() {
     assert_eq!(server.get("/greeter").text(), "hello");
     assert_eq!(server.get("/reload/greeter").json(), json!({"reloaded": "greeter", "success": true}));
     assert_eq!(server.get("/greeter").text(), "world");
-    assert!(server.log().contains("terminated hello"), "{}", server.log());
+    server.wait_for_log("terminated hello", 1);
 }
 
 #[test]
