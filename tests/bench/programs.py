@@ -16,6 +16,8 @@ class Setup:
     copies: int = 0
     tls: bool = False
     workers: int = 1
+    # For plain handlers; 0 is as it comes. Ours has it by plugin, in its INI file.
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,15 @@ def pluginserver(level: str) -> Callable[[Start], list[str]]:
     return command
 
 
-def granian(interface: str, application: str, *more: str) -> Callable[[Start], list[str]]:
+def granian(interface: str, application: str) -> Callable[[Start], list[str]]:
     def command(start: Start) -> list[str]:
         program = str(install.peer("granian") / "bin" / "granian")
         options = ["--interface", interface, "--port", str(start.port), "--workers", str(start.setup.workers)]
-        options += ["--no-log", "--working-dir", str(HERE / "peers"), *more]
+        options += ["--no-log", "--working-dir", str(HERE / "peers")]
         if interface == "rsgi":
             options += ["--static-path-mount", str(start.folder.static)]
+        if start.setup.threads:
+            options += ["--blocking-threads", str(start.setup.threads)]
         if start.setup.tls:
             options += ["--ssl-certificate", str(start.folder.certificate), "--ssl-keyfile", str(start.folder.key)]
         return [program, *options, application]
@@ -76,6 +80,8 @@ def granian(interface: str, application: str, *more: str) -> Callable[[Start], l
 def robyn(start: Start) -> list[str]:
     python = str(install.peer("robyn") / "bin" / "python")
     arguments = [str(start.port), str(start.folder.static), "--log-level=ERROR"]
+    if start.setup.threads:
+        arguments.append(f"--workers={start.setup.threads}")
     return [python, str(HERE / "peers" / "robyn_app.py"), *arguments, f"--processes={start.setup.workers}"]
 
 
@@ -101,7 +107,7 @@ PROGRAMS = [
     Program("pluginserver -v DEBUG", pluginserver("DEBUG"), "pluginserver", is_chatty=True),
     Program("granian RSGI", granian("rsgi", "rsgi_app:app"), "granian"),
     Program("granian ASGI", granian("asgi", "asgi_app:app"), "granian"),
-    Program("granian WSGI", granian("wsgi", "wsgi_app:app", "--blocking-threads", "8"), "granian"),
+    Program("granian WSGI", granian("wsgi", "wsgi_app:app"), "granian"),
     Program("robyn", robyn, "robyn"),
     Program("uvicorn", uvicorn, "uvicorn"),
     WARP,

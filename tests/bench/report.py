@@ -55,7 +55,7 @@ def times(ratio: Range | None) -> str:
     text = f"{number(ratio.middle)}x"
     if ratio.low != ratio.high:
         text += f" ({number(ratio.low)}-{number(ratio.high)})"
-    return f"**{text}**" if ratio.middle < 1 else text
+    return f"**{text}**" if ratio.middle < 0.995 else text
 
 
 def errors(line: Line) -> str:

@@ -17,7 +17,8 @@ from install import Missing
 from programs import Program, Setup, Start
 
 START_SECONDS = 30.0
-STOP_SECONDS = 15.0
+# One that takes longer (robyn ends by no signal but SIGKILL) is killed.
+STOP_SECONDS = 3.0
 POLL_SECONDS = 0.002
 TICKS = os.sysconf("SC_CLK_TCK")
 
