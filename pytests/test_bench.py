@@ -123,7 +123,7 @@ def test_bars_of_start_up_memory_and_flatness() -> None:
     assert values["two workers, of one"] == 1.6
 
 
-MANY = {"1 plugins": 50, "100 plugins": 47.5, "1000 plugins": 45}
+MANY = {"1 plugin": 50, "100 plugins": 47.5, "1,000 plugins": 45}
 WORKERS = {"1 worker": 10.0, "2 workers": 12.5}
 
 

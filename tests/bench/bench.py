@@ -66,12 +66,12 @@ def estimate(works: list[Workload], apart: list[str], options: argparse.Namespac
     total = 0.0
     for work in works:
         run = options.seconds * work.times_seconds + WRK_SECONDS
-        probe = PROBE_SECONDS + WRK_SECONDS
+        probe = 0.0 if work.waits else PROBE_SECONDS + WRK_SECONDS
         total += options.rounds * (len(work.entries) * (run + probe) + probe)
     starts = {(entry.program, entry.setup) for work in works for entry in work.entries}
     programs = 2 if options.quick else len(ALL)
     total += START_SECONDS * len(starts)
-    total += (once.STARTS * programs * 1.5 if "startup" in apart else 0) + (10 if "reload" in apart else 0)
+    total += (once.STARTS * programs * 0.8 if "startup" in apart else 0) + (10 if "reload" in apart else 0)
     return total + (programs * (START_SECONDS + 2 * options.seconds + 1) if "memory" in apart else 0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from results import Measured, Results, Sample
-from work import BY_NAME, Workload
+from work import BY_NAME, COUNTS, Workload, plural
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Line:
 
     label: str
     rate: Range
-    of_warp: float
+    # None where the work is waiting.
+    of_warp: float | None
     # How many times this one's rate this server does; `None` for this server itself.
     ours: Range | None
     cpu: float
@@ -46,7 +47,7 @@ def line(label: str, samples: list[Sample], ours: list[Sample], waits: bool) -> 
     return Line(
         label=label,
         rate=Range.of([sample.run.rate for sample in samples]),
-        of_warp=median(sample.run.rate / sample.probe for sample in samples),
+        of_warp=None if waits else median(sample.run.rate / sample.probe for sample in samples),
         ours=Range.of(ratios(ours, samples, waits)) if ours is not samples else None,
         errors=dict(errors),
         **middle,
@@ -139,7 +140,7 @@ class Figures:
         return quotient(2 * one.cpu, two.cpu)
 
     def bars(self) -> list[Bar]:
-        many = [("many", f"pserve, {text}") for text in ("1 plugins", "100 plugins", "1000 plugins")]
+        many = [("many", f"pserve, {plural(count, 'plugin')}") for count in COUNTS]
         return [
             Bar("small async answer, of pluginserver's rate", self.ours("small", "pluginserver"), 5.0, True),
             Bar("small async answer, of granian RSGI's", self.ours("small", "granian RSGI"), 1.6, True),

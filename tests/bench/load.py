@@ -48,6 +48,7 @@ def parse(output: str, cpu_seconds: float) -> Run:
 class Request:
     path: str
     connections: int
+    threads: int = 1
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
     # The file with the body, if any.
@@ -55,7 +56,15 @@ class Request:
 
 
 def command(address: str, request: Request, seconds: int) -> list[str]:
-    options = ["-t1", f"-c{request.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(SCRIPT)]
+    options = [
+        f"-t{request.threads}",
+        f"-c{request.connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "10s",
+        "-s",
+        str(SCRIPT),
+    ]
     for name, value in request.headers:
         options += ["-H", f"{name}: {value}"]
     body = [str(request.body)] if request.body else []

@@ -87,10 +87,13 @@ class Measurement:
             for entry in entries:
                 run = self._run(work, entry)
                 after = self._probe(work)
-                self.measured.samples.setdefault(entry.label, []).append(Sample(run, (before + after) / 2))
+                self.measured.samples.setdefault(entry.label, []).append(
+                    Sample(run, None if before is None else (before + after) / 2)
+                )
                 progress(
                     f"  {work.name:8} round {number + 1}: {entry.label:26}{run.rate:9.0f}/s  p99 {run.p99:8.2f} ms"
-                    f"  warp {before:6.0f}, {after:6.0f}/s" + (f"  errors {run.errors}" if run.errors else "")
+                    + ("" if before is None else f"  warp {before:6.0f}, {after:6.0f}/s")
+                    + (f"  errors {run.errors}" if run.errors else "")
                 )
                 before = after
 
@@ -111,7 +114,8 @@ class Measurement:
 
     def _request(self, work: Workload, entry: Entry) -> Request:
         body = self.fleet.folder.body if work.method == "POST" else None
-        return Request(entry.path, work.connections, work.method, work.headers, body)
+        threads = len(self.fleet.cores.of(entry.setup)[1].split(","))
+        return Request(entry.path, work.connections, threads, work.method, work.headers, body)
 
     def _run(self, work: Workload, entry: Entry) -> load.Run:
         running = self.fleet.get(entry.program, entry.setup, entry.path)
@@ -123,7 +127,9 @@ class Measurement:
         with load.computing(running, entry.beside, seconds + 0.5):
             return load.run(running, request, seconds, cpus)
 
-    def _probe(self, work: Workload) -> float:
+    def _probe(self, work: Workload) -> float | None:
+        if work.waits:
+            return None
         warp = self.fleet.get(WARP.name, Setup(), SMALL)
         probe = load.run(warp, Request(work.probe, CONNECTIONS), PROBE_SECONDS, self.fleet.cores.load)
         self.measured.probes.append(probe)

@@ -13,7 +13,7 @@ from measure import Cores, progress
 from programs import BY_NAME, Setup
 from results import Memory, Results
 from running import Running
-from work import CONNECTIONS, SMALL
+from work import CONNECTIONS, SMALL, plural
 
 STARTS = 5
 RELOADS = 5
@@ -28,7 +28,7 @@ def start_up(results: Results, folder: Folder, cores: Cores, names: list[str]) -
     for name in names:
         for copies in (1, PLUGINS) if name in WITH_PLUGINS else (0,):
             path = f"/copy{copies - 1}" if copies else SMALL
-            label = f"{name}, {copies} plugin{'s' if copies > 1 else ''}" if copies else f"{name}, one application"
+            label = f"{name}, {plural(copies, 'plugin')}" if copies else f"{name}, one application"
             times = []
             for _ in range(STARTS):
                 try:

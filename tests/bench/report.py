@@ -71,7 +71,7 @@ def row(line: Line) -> tuple[str, ...]:
         line.label,
         number(line.rate.middle),
         spread,
-        number(line.of_warp),
+        "" if line.of_warp is None else number(line.of_warp),
         times(line.ours),
         *measures,
         errors(line),

@@ -13,8 +13,8 @@ from load import Run
 @dataclass(frozen=True)
 class Sample:
     run: Run
-    # Requests/s of bare warp: the mean of the probe before and the probe after.
-    probe: float
+    # Requests/s of bare warp: the mean of the probe before and the probe after. None where the work is waiting.
+    probe: float | None
 
 
 @dataclass

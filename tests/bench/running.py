@@ -18,7 +18,7 @@ from programs import Program, Setup, Start
 
 START_SECONDS = 30.0
 # One that takes longer (robyn ends by no signal but SIGKILL) is killed.
-STOP_SECONDS = 3.0
+STOP_SECONDS = 2.0
 POLL_SECONDS = 0.002
 TICKS = os.sysconf("SC_CLK_TCK")
 

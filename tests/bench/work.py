@@ -69,24 +69,26 @@ ASYNC_ONLY = "an async interface; plain functions are the application's own busi
 COUNTS = (1, 100, 1000)
 
 
+def plural(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count > 1 else ''}"
+
+
 def each(programs: tuple[str, ...], path: str, **more: object) -> tuple[Entry, ...]:
     return tuple(Entry(program, path, **more) for program in programs)
 
 
 def crowds() -> tuple[Entry, ...]:
-    ours = [Entry("pserve", f"/copy{count - 1}?name=x", Setup(copies=count), f"{count} plugins") for count in COUNTS]
-    theirs = [
-        Entry("pluginserver", f"/copy{count - 1}?name=x", Setup(copies=count), f"{count} plugins") for count in COUNTS
-    ]
-    return (*ours, *theirs)
+    return tuple(
+        Entry(program, f"/copy{count - 1}?name=x", Setup(copies=count), plural(count, "plugin"))
+        for program in ("pserve", "pluginserver")
+        for count in COUNTS
+    )
 
 
 def workers() -> tuple[Entry, ...]:
     programs = ("pserve", "granian RSGI", "robyn", "uvicorn")
     return tuple(
-        Entry(program, SMALL, Setup(workers=count), f"{count} worker{'s' if count > 1 else ''}")
-        for program in programs
-        for count in (1, 2)
+        Entry(program, SMALL, Setup(workers=count), plural(count, "worker")) for program in programs for count in (1, 2)
     )
 
 
@@ -201,7 +203,7 @@ WORKLOADS = [
     *(
         Workload(
             f"c{count}",
-            f"Small JSON answer, {count:,} connection{'s' if count > 1 else ''}",
+            f"Small JSON answer, {plural(count, 'connection')}",
             each((*ASYNC, "bare warp"), SMALL),
             '"x"',
             connections=count,
