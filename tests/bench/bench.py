@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -77,6 +78,8 @@ def estimate(works: list[Workload], apart: list[str], options: argparse.Namespac
 
 def measure(options: argparse.Namespace) -> Results:
     works, apart = chosen(options)
+    if not install.OURS.exists() or shutil.which("wrk") is None:
+        raise SystemExit("the release build or wrk is missing; `make bench` sees to both")
     install.bare_warp()
     machine.raise_limit_of_files()
     cores = machine.cores()

@@ -51,4 +51,4 @@ def versions(name: str) -> str:
     listing = [str(BUILT / name / "bin" / "pip"), "list", "--format=freeze", "--disable-pip-version-check"]
     done = subprocess.run(listing, capture_output=True, text=True)
     named = [line.split("==")[0] for line in (HERE / "requirements" / f"{name}.txt").read_text().split()]
-    return " ".join(line for line in done.stdout.split() if line.split("==")[0] in named).replace("==", " ")
+    return ", ".join(line for line in done.stdout.split() if line.split("==")[0] in named).replace("==", " ")

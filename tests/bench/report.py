@@ -145,11 +145,7 @@ def bars(figures: Figures) -> str:
 
 def report(figures: Figures) -> str:
     results = figures.results
-    facts = {
-        "Date": results.date,
-        **results.machine,
-        **{f"Version of {name}": text for name, text in results.versions.items()},
-    }
+    facts = {"Date": results.date, **results.machine, **results.versions}
     parts = ["\n".join(f"* {name}: {text}" for name, text in facts.items())]
     if results.missing:
         parts.append("\n".join(f"* **{name} is missing**: {reason}" for name, reason in results.missing.items()))
