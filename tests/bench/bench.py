@@ -27,7 +27,7 @@ from work import ALL, WORKLOADS, Workload
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "performance.svg"
-RESULTS = ROOT / "target" / "bench" / "results.json"
+KEPT = ROOT / "target" / "bench"
 ONCE = {"startup": "start-up", "reload": "reloads", "memory": "memory"}
 # What starting programs and wrk takes, roughly.
 START_SECONDS = 2.0
@@ -113,7 +113,10 @@ def measure(options: argparse.Namespace) -> Results:
                 measurement.run(work)
         finally:
             fleet.keep(set())
-    results.save(RESULTS)
+    # A name of its own, so that a short run takes no long one's place.
+    kept = KEPT / f"results-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"
+    results.save(kept)
+    progress(f"==> kept; --results {kept.relative_to(ROOT)} reports it again")
     return results
 
 

@@ -10,7 +10,7 @@ from work import BY_NAME
 
 SHOWN = ("small", "plain", "rows", "post", "key", "pause", "static", "tls")
 WIDTH = 760
-LABEL_WIDTH = 130
+LABEL_WIDTH = 160
 BAR_WIDTH = 480
 BAR_HEIGHT = 16
 STEP = 21
