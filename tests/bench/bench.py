@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -121,6 +122,8 @@ def measure(options: argparse.Namespace) -> Results:
 
 
 def main() -> None:
+    # As by Ctrl-C: the programs that were started are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options = arguments()
     results = Results.load(options.results) if options.results else measure(options)
     figures = Figures(results)
