@@ -32,7 +32,7 @@ KEPT = ROOT / "target" / "bench"
 ONCE = {"startup": "start-up", "reload": "reloads", "memory": "memory"}
 # What starting programs and wrk takes, roughly.
 START_SECONDS = 2.0
-WRK_SECONDS = 0.15
+WRK_SECONDS = 0.25
 
 
 def arguments() -> argparse.Namespace:

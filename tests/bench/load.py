@@ -71,11 +71,14 @@ def command(address: str, request: Request, seconds: int) -> list[str]:
     return ["wrk", *options, address + request.path, "--", request.method, *body]
 
 
-def run(running: Running, request: Request, seconds: int, cpus: str) -> Run:
+def run(running: Running, request: Request, seconds: int, cpus: str, rest: bool = True) -> Run:
     before = running.cpu_seconds()
     wrk = ["taskset", "-c", cpus, *command(running.address, request, seconds)]
     done = subprocess.run(wrk, check=True, capture_output=True, text=True)
-    return parse(done.stdout, running.cpu_seconds() - before)
+    found = parse(done.stdout, running.cpu_seconds() - before)
+    if rest:
+        running.rest()
+    return found
 
 
 @contextlib.contextmanager

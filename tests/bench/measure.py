@@ -125,7 +125,7 @@ class Measurement:
             return load.run(running, request, seconds, cpus)
         # A little longer than wrk, so that the handler computes to the end.
         with load.computing(running, entry.beside, seconds + 0.5):
-            return load.run(running, request, seconds, cpus)
+            return load.run(running, request, seconds, cpus, rest=False)
 
     def _probe(self, work: Workload) -> float | None:
         if work.waits:

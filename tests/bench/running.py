@@ -20,6 +20,8 @@ START_SECONDS = 30.0
 # One that takes longer (robyn ends by no signal but SIGKILL) is killed.
 STOP_SECONDS = 2.0
 POLL_SECONDS = 0.002
+REST_SECONDS = 0.1
+REST_LOOKS = 20
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -102,6 +104,17 @@ class Running:
     def cpu_seconds(self) -> float:
         fields = [_stat(pid) for pid in self.processes()]
         return sum(int(one[11]) + int(one[12]) for one in fields if one) / TICKS
+
+    def rest(self) -> None:
+        """Waits, for a while, until it takes no time of the processor: wrk leaves requests behind that are still
+        worked on, and they would slow down whatever is measured next."""
+        last = self.cpu_seconds()
+        for _ in range(REST_LOOKS):
+            time.sleep(REST_SECONDS)
+            now = self.cpu_seconds()
+            if now - last < 1.5 / TICKS:
+                return
+            last = now
 
     def memory_mb(self) -> float:
         """The proportional share of all its processes: what they have in common is counted once."""
