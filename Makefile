@@ -7,6 +7,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 SOAK_OPTIONS ?=
 PYTHONS ?=
+BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test check fuzz bench test-pythons deb test-deb soak install clean
@@ -28,14 +29,15 @@ test: ## install what the tests need and run every test, Rust and Python
 
 check: ## formatting, clippy with warnings denied, ruff
 	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && \
-	cargo fmt --check && cargo fmt --check --manifest-path tests/fuzz/Cargo.toml && cargo clippy --locked --all-targets -- -D warnings && \
+	cargo fmt --check && cargo fmt --check --manifest-path tests/fuzz/Cargo.toml && \
+	cargo fmt --check --manifest-path tests/bench/bare_warp/Cargo.toml && cargo clippy --locked --all-targets -- -D warnings && \
 	.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
 
 fuzz: ## feed the readers of INI files, fields and heads odd input for FUZZ_SECONDS (installs cargo-fuzz)
 	@python=$$(.ci/prepare fuzz | tail -n 1) && export PYO3_PYTHON="$$python" && tests/fuzz/run $(FUZZ_SECONDS)
 
-bench: build ## compare the speed with the Python program (installs it and wrk)
-	@.ci/prepare test >/dev/null && .venv/bin/python tests/bench/compare.py
+bench: build ## measure the speed against other programs (installs them; BENCH_OPTIONS=--quick: in two minutes)
+	@.ci/prepare bench >/dev/null && .venv/bin/python tests/bench/bench.py $(BENCH_OPTIONS)
 
 test-pythons: ## build and test with every CPython of this machine, 3.9 to 3.13 (PYTHONS="3.9 3.13": only those)
 	@.ci/prepare build >/dev/null && .ci/test_pythons.py $(PYTHONS)
