@@ -49,6 +49,9 @@ pub enum Command {
     /// Serve a folder while you write in it: takes up what is saved, shows errors and requests
     Dev(DevArguments),
 
+    /// Write a new plugin with its test
+    New(NewArguments),
+
     /// Run the Python inside: a script, -m MODULE, -c CODE, or a prompt, with plugincore to import
     #[command(disable_help_flag = true)]
     Python {
@@ -82,6 +85,20 @@ pub struct DevArguments {
     /// Look at files again and again, where the system does not tell of changes
     #[arg(long)]
     pub poll: bool,
+}
+
+/// `pserve new`.
+#[derive(Debug, Clone, Args)]
+pub struct NewArguments {
+    /// Name of the plugin: its file, its route
+    pub name: String,
+
+    /// Folder of plugin files [default: the one that `pserve dev` serves]
+    pub folder: Option<PathBuf>,
+
+    /// INI file that names the folder [default: none]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
 }
 
 /// `pserve check`.
@@ -156,6 +173,7 @@ impl Cli {
         let of_command = match &self.command {
             Some(Command::Check(arguments)) => arguments.ini_file.as_ref(),
             Some(Command::Dev(arguments)) => arguments.ini_file.as_ref(),
+            Some(Command::New(arguments)) => arguments.ini_file.as_ref(),
             _ => None,
         };
         if let Some(given) = of_command.or(self.ini_file.as_ref()) {
@@ -172,9 +190,10 @@ impl Cli {
     /// The INI file that was named; one that just lies there does not count. The error is the line to show.
     pub fn named_ini(&self) -> Result<Option<PathBuf>, String> {
         let is_named = match &self.command {
-            Some(Command::Dev(arguments)) => arguments.ini_file.is_some() || self.ini_file.is_some(),
-            _ => self.ini_file.is_some(),
-        };
+            Some(Command::Dev(arguments)) => arguments.ini_file.is_some(),
+            Some(Command::New(arguments)) => arguments.ini_file.is_some(),
+            _ => false,
+        } || self.ini_file.is_some();
         is_named.then(|| self.ini_path()).transpose()
     }
 

@@ -13,6 +13,7 @@
 //! * [`check`]: `pserve check`, the doctor.
 //! * [`client`]: asks the server of an INI file, for commands.
 //! * [`dev`]: `pserve dev`, on the supervisor's side: watches files, writes to the terminal.
+//! * [`scaffold`]: `pserve new`.
 //! * [`supervisor`]: the parent process, which people signal; never starts Python.
 //! * [`handoff`]: what the supervisor and a worker say to each other.
 //! * [`worker`]: the serving process's start order and stop order.
@@ -36,6 +37,7 @@ pub mod palette;
 pub mod pipe;
 pub mod plugins;
 pub mod python;
+pub mod scaffold;
 pub mod shutdown;
 pub mod supervisor;
 pub mod web;

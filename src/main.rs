@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
 use pserve::handoff::Seat;
-use pserve::{check, dev, exit_status, python, supervisor, worker};
+use pserve::{check, dev, exit_status, python, scaffold, supervisor, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
@@ -35,6 +35,10 @@ fn run(cli: &Cli) -> i32 {
         Some(Command::Check(arguments)) => {
             let outcome = check::run(arguments, cli.ini_path());
             status_of(answer(&outcome.text), outcome.status)
+        }
+        Some(Command::New(arguments)) => {
+            let written = cli.named_ini().and_then(|ini| scaffold::write(arguments, ini.as_deref()));
+            done_with(written, |words| Ok(answer(&words)?))
         }
         Some(Command::Python { arguments }) => script(cli, arguments),
         Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
@@ -90,8 +94,9 @@ fn script(cli: &Cli, arguments: &[OsString]) -> i32 {
     let settings = config.map(|config| config.settings);
     let of_environment = std::env::var_os("VIRTUAL_ENV").filter(|value| !value.is_empty()).map(PathBuf::from);
     let venv = settings.as_ref().map_or(of_environment, |settings| settings.python.venv.clone());
-    let folder = settings.as_ref().map(|settings| settings.plugins_dir.as_path());
-    python::run_script(arguments, venv.as_deref(), folder).unwrap_or_else(|problem| {
+    let usual = || dev::folder::usual_in(&std::env::current_dir().ok()?);
+    let folder = settings.map(|settings| settings.plugins_dir).or_else(usual);
+    python::run_script(arguments, venv.as_deref(), folder.as_deref()).unwrap_or_else(|problem| {
         exit_status::complain(&format!("{problem:#}"));
         exit_status::FAILURE
     })

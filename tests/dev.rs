@@ -320,3 +320,88 @@ fn an_interrupt_ends_it_soon_even_with_a_request_in_flight() {
     let mut rest = Vec::new();
     let _ = client.read_to_end(&mut rest);
 }
+
+/// Runs it on a terminal of its own, by way of `script`, and gives what was on it.
+fn on_a_terminal(environment: &[(&str, &str)]) -> String {
+    let desk = Desk::new().file("plugins/greeter.py", GREETER);
+    let command = format!("{} dev --port 0", env!("CARGO_BIN_EXE_pserve"));
+    let mut child = Command::new("script")
+        .args(["--quiet", "--flush", "--command", &command, "typescript"])
+        .current_dir(desk.dir.path())
+        .env_remove("VIRTUAL_ENV")
+        .env_remove("NO_COLOR")
+        .env("TERM", "xterm")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script of util-linux");
+    let output = std::sync::Arc::new(Log::default());
+    output.follow(child.stdout.take().expect("a pipe"));
+    output.wait_until(|text| text.contains("ready after")).expect("it starts");
+    // The key for an interrupt, as the terminal takes it.
+    let mut keys = child.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut keys, b"\x03").expect("typed");
+    assert!(output.wait_until(|text| text.contains("stopping")).is_some(), "{}", output.text());
+    assert_eq!(child.wait().expect("ended").code(), Some(0));
+    output.text()
+}
+
+#[test]
+fn a_terminal_has_colours_unless_no_color_is_set() {
+    let text = on_a_terminal(&[]);
+    assert!(text.contains("\u{1b}[36mhttp://127.0.0.1:"), "{text:?}");
+    let text = on_a_terminal(&[("NO_COLOR", "1")]);
+    assert!(text.contains("  http://127.0.0.1:") && !text.contains('\u{1b}'), "{text:?}");
+}
+
+#[test]
+fn a_file_that_the_control_routes_do_not_load_is_shown_too() {
+    let picky = format!("import os\nif os.path.exists('flag'):\n    raise RuntimeError('a flag')\n{GREETER}");
+    let dev = Desk::new().file("plugins/greeter.py", &picky).start();
+    dev.save("flag", "");
+    assert_eq!(dev.get("/reload/greeter").status, 500);
+    dev.sees("greeter.py does not load: RuntimeError: a flag");
+    assert_eq!(dev.get("/greeter").status, 500);
+    fs::remove_file(dev.path("flag")).expect("removed");
+    assert_eq!(dev.get("/reload/greeter").status, 200);
+    assert_eq!(dev.get("/greeter").json()["hello"], "one");
+}
+
+#[test]
+fn a_folder_that_has_been_away_is_watched_again() {
+    let dev = Desk::new().file("plugins/greeter.py", GREETER).start();
+    fs::rename(dev.path("plugins"), dev.path("elsewhere")).expect("renamed");
+    write(&dev.path("plugins/greeter.py"), &GREETER.replace("one", "two"));
+    eventually(|| dev.get("/greeter").json()["hello"] == "two");
+    dev.save("plugins/greeter.py", &GREETER.replace("one", "three"));
+    eventually(|| dev.get("/greeter").json()["hello"] == "three");
+}
+
+#[test]
+fn a_save_that_takes_its_time_is_told_before_it_is_done() {
+    let dev = Desk::new().file("plugins/greeter.py", GREETER).start();
+    let slow = format!(
+        "{GREETER}\n    async def initialize(self, **kwargs):\n        import asyncio\n        await asyncio.sleep(2.6)\n"
+    );
+    dev.save("plugins/greeter.py", &slow);
+    dev.sees("still loading");
+    dev.sees("reloaded greeter.py: /greeter (");
+}
+
+#[test]
+fn a_hangup_of_the_terminal_ends_it() {
+    let mut dev = Desk::new().file("plugins/greeter.py", GREETER).start();
+    dev.signal(Signal::HUP);
+    assert_eq!(dev.wait().code(), Some(0));
+}
+
+#[test]
+fn programs_in_the_current_folder_are_not_run() {
+    let desk = Desk::new().file("clean_up.py", "open('ran', 'w')\n");
+    fs::remove_dir(desk.dir.path().join("plugins")).expect("removed");
+    let output = desk.command().output().expect("run");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("name the folder"));
+    assert!(!desk.dir.path().join("ran").exists());
+}

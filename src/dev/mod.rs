@@ -40,6 +40,8 @@ pub struct Session {
     told: Told,
     /// Where the routes are.
     base: String,
+    /// The save of which it was said that it takes its time.
+    waited_for: Option<Instant>,
 }
 
 impl Session {
@@ -55,9 +57,8 @@ impl Session {
             notes.push("the plugins folder holds very many folders; not all of them are watched".to_owned());
         }
         let terminal = Terminal::of_stdout()?;
-        let session =
-            Self { terminal, watch, notes, started: Instant::now(), told: Told::default(), base: String::new() };
-        Ok((session, saved))
+        let (started, told, base, waited_for) = (Instant::now(), Told::default(), String::new(), None);
+        Ok((Self { terminal, watch, notes, started, told, base, waited_for }, saved))
     }
 
     /// A set of workers has taken over: the first one, or that of an INI file which has changed.
@@ -105,6 +106,23 @@ impl Session {
                 let words = self.terminal.paint(Ink::Bad, &words);
                 self.terminal.tell(&words);
             }
+        }
+    }
+
+    /// Tells of the files that a control route has loaded what is new about them.
+    pub fn looks_at(&mut self, files: &PluginFiles) {
+        for file in files {
+            self.told.file(&mut self.terminal, file, &self.base, None);
+        }
+        self.told.take_routes(files);
+    }
+
+    /// What was saved at that time is still being taken up. Said once.
+    pub fn waits_for(&mut self, noticed: Instant) {
+        if self.waited_for.replace(noticed) != Some(noticed) {
+            let words = "still loading: the plugin's module, constructor or initialize takes its time";
+            let words = self.terminal.paint(Ink::Doubtful, words);
+            self.terminal.tell(&words);
         }
     }
 

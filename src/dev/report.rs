@@ -80,7 +80,11 @@ impl Told {
         let name = terminal.paint(Ink::Strong, &short_name(&file.path, &self.folder));
         let took = took.map(|took| format!(" {took}")).unwrap_or_default();
         if let Some(error) = &file.error {
-            if self.errors.insert(file.path.clone(), error.clone()).as_ref() == Some(error) {
+            let is_known = self.errors.insert(file.path.clone(), error.clone()).as_ref() == Some(error);
+            if is_known && took.is_empty() {
+                return;
+            }
+            if is_known {
                 let words = format!("still does not load: {}", in_one_line(error, &self.folder));
                 return terminal.tell(&format!("{name} {}{took}", terminal.paint(Ink::Bad, &words)));
             }

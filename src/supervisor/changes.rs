@@ -61,6 +61,13 @@ struct Current {
     failed: Option<ControlError>,
 }
 
+impl Changes {
+    /// What is being done.
+    pub(super) fn under_way(&self) -> Option<&Wanted> {
+        self.current.as_ref().map(|current| &current.wanted)
+    }
+}
+
 impl Supervisor {
     /// Answers everybody that nothing will come of it.
     pub(super) fn interrupt_changes(&mut self, why: &str) {
@@ -79,6 +86,7 @@ impl Supervisor {
                 if let Some(worker) = self.workers.get(&worker) {
                     worker.order(Order::Answer { ticket, answer: Answer::Changed(result) });
                 }
+                self.tell_of_other_change();
             }
         }
     }

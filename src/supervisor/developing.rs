@@ -1,7 +1,7 @@
 //! What is saved under `pserve dev`: an INI file is taken up as by a signal, other files by a change as of the control
 //! routes. The session tells people what has come of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Supervisor;
 use super::changes::{Origin, Wanted};
@@ -11,6 +11,9 @@ use crate::exchange::{Change, Changed, ControlError, SavedFile};
 
 /// What stands for the signal of a reload that a saved INI file asks for.
 pub(super) const INI_SAVED: &str = "the INI file was saved";
+
+/// When it is said that a save is still being taken up.
+const SLOW_SAVE: Duration = Duration::from_secs(2);
 
 impl Supervisor {
     pub(super) fn take_up(&mut self, saved: Saved) {
@@ -29,6 +32,24 @@ impl Supervisor {
             let folder = &self.config.settings.plugins_dir;
             let names: Vec<String> = files.iter().map(|file| errors::short_name(&file.path, folder)).collect();
             dev.took_up(&names, result, wanted.since.elapsed());
+        }
+    }
+
+    /// Somebody has used a control route: files may not load now, or load again.
+    pub(super) fn tell_of_other_change(&mut self) {
+        let files = self.serving().next().map(|(_, worker)| worker.files.clone());
+        if let (Some(dev), Some(files)) = (&mut self.dev, files) {
+            dev.looks_at(&files);
+        }
+    }
+
+    /// A plugin that takes its time to load leaves nobody wondering.
+    pub(super) fn mind_slow_saves(&mut self) {
+        let wanted = self.changes.under_way().filter(|wanted| wanted.origin == Origin::Saved);
+        if let (Some(dev), Some(wanted)) = (&mut self.dev, wanted)
+            && wanted.since.elapsed() > SLOW_SAVE
+        {
+            dev.waits_for(wanted.since);
         }
     }
 

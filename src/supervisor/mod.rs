@@ -334,6 +334,7 @@ impl Supervisor {
         self.mind_the_stalled();
         self.relieve_the_tired();
         self.finish_overviews();
+        self.mind_slow_saves();
         reap_strangers(&self.workers);
         let limit = self.config.settings.limits.loop_stall;
         let is_well = |worker: &Worker| limit.is_zero() || worker.stalled < limit;
