@@ -122,8 +122,8 @@ pub const OF_LOADS: &str = "pserve::loads";
 /// Set when somebody else tells people what goes on.
 static HOLDS_BACK: AtomicBool = AtomicBool::new(false);
 
-/// From now on the server's own lines below WARNING and those on files that do not load are left out: they are told in
-/// another form.
+/// From now on the server's own INFO lines, unless DEBUG ones are wanted too, and those on files that do not load are
+/// left out: they are told in another form.
 pub fn hold_back() {
     HOLDS_BACK.store(true, Ordering::Relaxed);
 }
@@ -313,7 +313,8 @@ impl log::Log for Bridge {
         // What HTTP/2 warns of is what clients do, as often as they like.
         let of_clients = metadata.target().starts_with("h2");
         let most = if of_clients { log::Level::Error } else { log::Level::Warn };
-        let is_told = metadata.level() > log::Level::Warn || metadata.target() == OF_LOADS;
+        let is_info = metadata.level() == log::Level::Info && self.filter < LevelFilter::Debug;
+        let is_told = is_info || metadata.target() == OF_LOADS;
         let is_held_back = ours && is_told && HOLDS_BACK.load(Ordering::Relaxed);
         metadata.level() <= self.filter && (ours || metadata.level() <= most) && !is_held_back
     }

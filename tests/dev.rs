@@ -25,7 +25,6 @@ class Greeter(BasePlugin):
 struct Desk {
     dir: TempDir,
     arguments: Vec<String>,
-    environment: Vec<(String, String)>,
 }
 
 /// `pserve dev`, stopped on drop.
@@ -40,7 +39,7 @@ impl Desk {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         fs::create_dir(dir.path().join("plugins")).expect("made");
-        Self { dir, arguments: Vec::new(), environment: Vec::new() }
+        Self { dir, arguments: Vec::new() }
     }
 
     fn file(self, name: &str, text: &str) -> Self {
@@ -60,7 +59,6 @@ impl Desk {
             .arg("dev")
             .args(&self.arguments)
             .env_remove("VIRTUAL_ENV")
-            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -179,6 +177,7 @@ fn a_file_that_never_loaded_answers_with_its_error_too() {
     let dev = Desk::new().file("plugins/greeter.py", "import no_such_module\n").start();
     let text = dev.sees("greeter.py does not load: ModuleNotFoundError");
     assert!(text.contains("> 1 | import no_such_module"), "{text}");
+    assert!(text.contains("/greeter  does not load  greeter.py"), "{text}");
     let reply = dev.get("/greeter");
     assert_eq!(reply.status, 500);
     assert!(reply.json()["error"].as_str().expect("text").contains("no_such_module"));
@@ -224,9 +223,11 @@ fn new_files_come_and_removed_ones_go() {
     fs::rename(dev.path("plugins/.greeter.py.tmp"), dev.path("plugins/greeter.py")).expect("renamed");
     dev.sees("reloaded greeter.py: /greeter (");
     assert_eq!(dev.get("/greeter").json()["hello"], "two");
+    dev.save("plugins/greeter.py", &GREETER.replace("Greeter", "Other"));
+    dev.sees("/other; /greeter has gone (");
     fs::remove_file(dev.path("plugins/greeter.py")).expect("removed");
-    dev.sees("removed greeter.py: /greeter unloaded (");
-    assert_eq!(dev.get("/greeter").status, 404);
+    dev.sees("removed greeter.py: /other unloaded (");
+    assert_eq!(dev.get("/other").status, 404);
 }
 
 #[test]
@@ -404,4 +405,15 @@ fn programs_in_the_current_folder_are_not_run() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("name the folder"));
     assert!(!desk.dir.path().join("ran").exists());
+}
+
+#[test]
+fn a_save_that_takes_the_worker_down_is_told_and_the_next_one_serves() {
+    let dev = Desk::new().file("plugins/greeter.py", GREETER).start();
+    dev.save("plugins/greeter.py", &format!("import os\nos.abort()\n{GREETER}"));
+    dev.sees("greeter.py cannot be taken up: the worker ended");
+    dev.save("plugins/greeter.py", &GREETER.replace("one", "two"));
+    eventually(|| {
+        common::send(dev.address, "GET", "/greeter", &[], b"").is_ok_and(|reply| reply.text().contains("two"))
+    });
 }

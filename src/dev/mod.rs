@@ -91,9 +91,7 @@ impl Session {
             let words = self.terminal.paint(Ink::Faint, &words);
             self.terminal.write(&format!("  {words}\n\n"));
         }
-        for file in files {
-            self.told.file(&mut self.terminal, file, &self.base, None);
-        }
+        self.told.news(&mut self.terminal, files, &self.base);
         self.watch.retarget(Targets::of(config));
     }
 
@@ -102,7 +100,7 @@ impl Session {
         match result {
             Ok(changed) => self.told.changed(&mut self.terminal, names, changed, &self.base, took),
             Err(problem) => {
-                let words = format!("{} cannot be taken up: {problem}", names.join(", "));
+                let words = format!("{} cannot be taken up: {problem}", report::listed(names));
                 let words = self.terminal.paint(Ink::Bad, &words);
                 self.terminal.tell(&words);
             }
@@ -111,9 +109,7 @@ impl Session {
 
     /// Tells of the files that a control route has loaded what is new about them.
     pub fn looks_at(&mut self, files: &PluginFiles) {
-        for file in files {
-            self.told.file(&mut self.terminal, file, &self.base, None);
-        }
+        self.told.news(&mut self.terminal, files, &self.base);
         self.told.take_routes(files);
     }
 

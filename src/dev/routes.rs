@@ -9,6 +9,9 @@ use crate::config::settings::ListenAddress;
 use crate::exchange::PluginFiles;
 use crate::palette::Ink;
 
+/// What stands for the address of a file without plugins.
+const DOES_NOT_LOAD: &str = "does not load";
+
 /// Where a browser on this machine finds the server.
 pub fn base_address(addresses: &[ListenAddress], is_tls: bool) -> String {
     let scheme = if is_tls { "https" } else { "http" };
@@ -49,7 +52,11 @@ pub fn write(terminal: &mut Terminal, files: &PluginFiles, base: &str, folder: &
     for file in files {
         let name = short_name(&file.path, folder);
         match &file.error {
-            Some(_) if file.ids.is_empty() => rows.push(["-".to_owned(), "does not load".to_owned(), name]),
+            // What answers there is the error.
+            Some(_) if file.ids.is_empty() => {
+                let stem = file.path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+                rows.push([format!("/{stem}"), DOES_NOT_LOAD.to_owned(), name]);
+            }
             _ => rows.extend(file.ids.iter().map(|id| [format!("/{id}"), address_of(base, id), name.clone()])),
         }
     }
@@ -61,7 +68,7 @@ pub fn write(terminal: &mut Terminal, files: &PluginFiles, base: &str, folder: &
     let heading = format!("  {:<w0$}  {:<w1$}  FILE", "ROUTE", "ADDRESS", w0 = widths[0], w1 = widths[1]);
     let mut text = format!("{}\n", terminal.paint(Ink::Faint, &heading));
     for [route, address, file] in &rows {
-        let is_broken = route == "-";
+        let is_broken = address == DOES_NOT_LOAD;
         // Padding is no part of what is clicked on.
         let pad = |text: &str, width: usize| " ".repeat(width.saturating_sub(text.chars().count()));
         text.push_str(&format!(

@@ -40,8 +40,12 @@ impl Targets {
 impl Targets {
     /// Whether a file is one of those that matter, if it is there.
     fn cover(&self, path: &Path) -> bool {
-        let is_named = |known: &PathBuf| known == path;
-        path.starts_with(&self.folder) || self.parameters.iter().chain(&self.ini).any(is_named)
+        path.starts_with(&self.folder) || self.named().any(|named| named == path)
+    }
+
+    /// The files that matter wherever they are.
+    pub fn named(&self) -> impl Iterator<Item = &PathBuf> {
+        self.parameters.iter().chain(&self.ini)
     }
 }
 
@@ -77,7 +81,7 @@ impl Snapshot {
         let mut snapshot = Self::default();
         let mut seen = BTreeSet::new();
         snapshot.look_into(&targets.folder, before, DEEPEST, &mut seen);
-        for path in targets.parameters.iter().chain(&targets.ini) {
+        for path in targets.named() {
             snapshot.look_at(path, before);
             if let Some(folder) = path.parent() {
                 snapshot.folders.insert(folder.to_owned());

@@ -31,6 +31,8 @@ pub fn plan(arguments: &DevArguments, ini: Option<&Path>) -> Result<Plan, String
         FixedKey::new("server", "debug", "bool:true"),
         // The pidfile is that of a server which may run beside this one.
         FixedKey::new("paths", "pidfile", ""),
+        // A file that takes its worker down is not tried again before it has been saved.
+        FixedKey::new("limits", "crash_quarantine", "1"),
     ];
     if ini.is_none() || arguments.folder.is_some() {
         let folder = folder::to_serve(arguments.folder.as_deref())?;

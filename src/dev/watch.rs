@@ -74,11 +74,11 @@ impl Watch {
         let snapshot = Snapshot::take(&targets, &Snapshot::default()).unwrap_or_default();
         let is_cut = snapshot.is_cut;
         let reason = if must_poll { Some("--poll".to_owned()) } else { silent_file_system(&targets.folder) };
-        let (events, method) = match reason.map_or_else(|| Events::start(&sender, &snapshot), Err) {
+        let (events, method) = match reason.map_or_else(|| Events::start(&sender, &targets, &snapshot), Err) {
             Ok(events) => (Some(events), Method::Events),
             Err(reason) => (None, Method::Polling(reason)),
         };
-        let mut eye = Eye { targets, snapshot, events, told };
+        let mut eye = Eye { targets, snapshot, events, told, events_to: sender.clone() };
         std::thread::Builder::new().name("watch-files".to_owned()).spawn(move || eye.watch(&receiver))?;
         Ok(Self { sender, method, is_cut })
     }
@@ -96,6 +96,21 @@ fn silent_file_system(folder: &Path) -> Option<String> {
     Some((*name).to_owned())
 }
 
+/// Whether an event may mean that one of the files is another now.
+fn is_worth_a_look(event: &notify::Event, targets: &Targets) -> bool {
+    // To read a file is no change: the look that follows an event would cause the next one.
+    let is_change = match event.kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    };
+    // A log or a database beside the plugins may be written to all the time. What has no ending may be a folder.
+    let is_ours = |path: &PathBuf| {
+        let may_be_source = path.extension().is_none_or(|ending| ending == "py");
+        may_be_source || targets.folder.starts_with(path) || targets.named().any(|named| named == path)
+    };
+    is_change && (event.paths.is_empty() || event.paths.iter().any(is_ours))
+}
+
 /// What the system tells of folders.
 struct Events {
     watcher: RecommendedWatcher,
@@ -104,15 +119,12 @@ struct Events {
 }
 
 impl Events {
-    fn start(sender: &Sender<Message>, snapshot: &Snapshot) -> Result<Self, String> {
+    fn start(sender: &Sender<Message>, targets: &Targets, snapshot: &Snapshot) -> Result<Self, String> {
         let sender = sender.clone();
+        let targets = targets.clone();
         let heed = move |event: notify::Result<notify::Event>| {
-            // To read a file is no change: the look that follows an event would cause the next one.
-            let is_change = event.map_or(true, |event| match event.kind {
-                EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-                _ => true,
-            });
-            if is_change {
+            // An error may stand for events that were lost.
+            if event.map_or(true, |event| is_worth_a_look(&event, &targets)) {
                 let _ = sender.send(Message::SomethingHappened);
             }
         };
@@ -154,6 +166,8 @@ struct Eye {
     snapshot: Snapshot,
     events: Option<Events>,
     told: UnboundedSender<Saved>,
+    /// Where events go.
+    events_to: Sender<Message>,
 }
 
 impl Eye {
@@ -186,10 +200,17 @@ impl Eye {
     }
 
     fn retarget(&mut self, targets: Targets) {
+        if targets == self.targets {
+            return;
+        }
         if let Some(snapshot) = Snapshot::of_other_targets(&targets, &self.snapshot, &self.targets) {
             self.snapshot = snapshot;
         }
         self.targets = targets;
+        if self.events.is_some() {
+            let events = Events::start(&self.events_to, &self.targets, &self.snapshot);
+            self.events = events.map_err(|problem| warn_of_polling(&problem)).ok();
+        }
     }
 
     /// Tells what is not as it was. Errs when nobody listens any more.
@@ -207,7 +228,7 @@ impl Eye {
         if let Some(events) = &mut self.events
             && let Err(problem) = events.follow(&self.snapshot)
         {
-            log::warn!("a folder cannot be watched ({problem}); files are looked at every {POLL_PAUSE:?} from now on");
+            warn_of_polling(&problem);
             self.events = None;
         }
         let is_ini = self.targets.ini.as_ref().is_some_and(|ini| files.contains(ini));
@@ -217,6 +238,10 @@ impl Eye {
         }
         self.told.send(Saved { files, is_ini, noticed: Instant::now() }).map_err(drop)
     }
+}
+
+fn warn_of_polling(problem: &str) {
+    log::warn!("a folder cannot be watched ({problem}); files are looked at every {POLL_PAUSE:?} from now on");
 }
 
 /// Waits until nothing has happened for a moment. The answer is what is to be watched from now on, if that was said

@@ -122,6 +122,10 @@ impl Supervisor {
             let is_awaited = |worker: Key| self.workers.contains_key(&worker);
             self.changes.waiting.retain(|wanted| wanted.origin.worker().is_none_or(is_awaited));
             let Some(next) = self.changes.waiting.front() else { return };
+            // Nobody would save the file again because a worker happened to be away.
+            if next.origin == Origin::Saved && self.serving().next().is_none() {
+                return;
+            }
             let is_starting = |worker: &Worker| matches!(worker.state, State::Starting | State::Loaded);
             if self.workers.values().any(is_starting) && next.since.elapsed() < START_PATIENCE {
                 return;

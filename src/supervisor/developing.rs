@@ -10,7 +10,7 @@ use crate::dev::{Saved, errors};
 use crate::exchange::{Change, Changed, ControlError, SavedFile};
 
 /// What stands for the signal of a reload that a saved INI file asks for.
-pub(super) const INI_SAVED: &str = "the INI file was saved";
+const INI_SAVED: &str = "the INI file was saved";
 
 /// When it is said that a save is still being taken up.
 const SLOW_SAVE: Duration = Duration::from_secs(2);

@@ -172,7 +172,9 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         }
         return find_document(site, &segments).ok_or_else(|| not_found(site, raw_path));
     };
-    if let Some(state) = registry.file(plugin.path()).filter(|state| site.dev.is_some() && state.is_broken) {
+    if site.dev.is_some()
+        && let Some(state) = registry.file(plugin.path()).filter(|state| state.is_broken)
+    {
         return Err(does_not_load(site, plugin.path(), state.error.as_ref()));
     }
     let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")));
