@@ -46,6 +46,12 @@ pub enum Command {
     /// Say what would work and what would not, and what to do about it; serves nothing
     Check(CheckArguments),
 
+    /// Serve a folder while you write in it: takes up what is saved, shows errors and requests
+    Dev(DevArguments),
+
+    /// Write a new plugin with its test
+    New(NewArguments),
+
     /// Run the Python inside: a script, -m MODULE, -c CODE, or a prompt, with plugincore to import
     #[command(disable_help_flag = true)]
     Python {
@@ -60,6 +66,39 @@ pub enum Command {
         #[arg(default_value = "typings")]
         folder: PathBuf,
     },
+}
+
+/// `pserve dev`.
+#[derive(Debug, Clone, Args)]
+pub struct DevArguments {
+    /// Folder of plugin files [default: plugins or python_plugins in the current folder, else that folder]
+    pub folder: Option<PathBuf>,
+
+    /// Port on this machine [default: 9192 or the next free one, without an INI file]
+    #[arg(short = 'p', long)]
+    pub port: Option<u16>,
+
+    /// INI file [default: none]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
+
+    /// Look at files again and again, where the system does not tell of changes
+    #[arg(long)]
+    pub poll: bool,
+}
+
+/// `pserve new`.
+#[derive(Debug, Clone, Args)]
+pub struct NewArguments {
+    /// Name of the plugin: its file, its route
+    pub name: String,
+
+    /// Folder of plugin files [default: the one that `pserve dev` serves]
+    pub folder: Option<PathBuf>,
+
+    /// INI file that names the folder [default: none]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
 }
 
 /// `pserve check`.
@@ -133,6 +172,8 @@ impl Cli {
     pub fn ini_path(&self) -> Result<PathBuf, String> {
         let of_command = match &self.command {
             Some(Command::Check(arguments)) => arguments.ini_file.as_ref(),
+            Some(Command::Dev(arguments)) => arguments.ini_file.as_ref(),
+            Some(Command::New(arguments)) => arguments.ini_file.as_ref(),
             _ => None,
         };
         if let Some(given) = of_command.or(self.ini_file.as_ref()) {
@@ -144,6 +185,21 @@ impl Cli {
         let usual = ["pserve.ini", "config.ini"].map(Path::new);
         let found = usual.into_iter().find(|path| path.exists()).map(Path::to_owned);
         found.ok_or_else(|| "neither pserve.ini nor config.ini in the current folder; give one with -i FILE".to_owned())
+    }
+
+    /// The INI file that was named; one that just lies there does not count. The error is the line to show.
+    pub fn named_ini(&self) -> Result<Option<PathBuf>, String> {
+        let is_named = match &self.command {
+            Some(Command::Dev(arguments)) => arguments.ini_file.is_some(),
+            Some(Command::New(arguments)) => arguments.ini_file.is_some(),
+            _ => false,
+        } || self.ini_file.is_some();
+        is_named.then(|| self.ini_path()).transpose()
+    }
+
+    /// Whether somebody writes plugins while they are served.
+    pub fn is_dev(&self) -> bool {
+        matches!(self.command, Some(Command::Dev(_)))
     }
 
     /// What the log shows.

@@ -210,6 +210,15 @@ pub enum Change {
     Load(String),
     /// A plugin by its id.
     Unload(String),
+    /// Files that have been saved, made or removed: plugin files, modules that they import, parameter files.
+    TakeUp(Vec<SavedFile>),
+}
+
+/// A file that somebody has saved, made or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFile {
+    #[serde(with = "crate::config::path_text")]
+    pub path: PathBuf,
 }
 
 impl fmt::Display for Change {
@@ -219,6 +228,7 @@ impl fmt::Display for Change {
             Self::Reload(id) => write!(formatter, "/reload/{id}"),
             Self::Load(stem) => write!(formatter, "/load/{stem}"),
             Self::Unload(id) => write!(formatter, "/unload/{id}"),
+            Self::TakeUp(files) => write!(formatter, "taking up {} saved files", files.len()),
         }
     }
 }
@@ -230,6 +240,10 @@ pub struct Changed {
     pub ids: Vec<String>,
     /// The files that keep their old plugins, with the reason.
     pub failed: PluginFiles,
+    /// Of [`Change::TakeUp`]: the files that were loaded, and what became of them.
+    pub loaded: PluginFiles,
+    /// Of the same: the files that have gone, with what they served.
+    pub gone: PluginFiles,
 }
 
 /// Why a control request did not do what it was asked for.

@@ -5,13 +5,15 @@
 //!
 //! * [`cli`]: flags as they were typed.
 //! * [`config`]: from INI text to what the program means.
-//! * [`logging`], [`console`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
+//! * [`logging`], [`console`], [`palette`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
 //! * [`flight`]: what a worker was doing, readable after its death.
 //! * [`metrics`]: what is counted, and the text of `/metrics`.
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`check`]: `pserve check`, the doctor.
 //! * [`client`]: asks the server of an INI file, for commands.
+//! * [`dev`]: `pserve dev`, on the supervisor's side: watches files, writes to the terminal.
+//! * [`scaffold`]: `pserve new`.
 //! * [`supervisor`]: the parent process, which people signal; never starts Python.
 //! * [`handoff`]: what the supervisor and a worker say to each other.
 //! * [`worker`]: the serving process's start order and stop order.
@@ -24,15 +26,18 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod console;
+pub mod dev;
 pub mod exchange;
 pub mod exit_status;
 pub mod flight;
 pub mod handoff;
 pub mod logging;
 pub mod metrics;
+pub mod palette;
 pub mod pipe;
 pub mod plugins;
 pub mod python;
+pub mod scaffold;
 pub mod shutdown;
 pub mod supervisor;
 pub mod web;

@@ -116,6 +116,23 @@ pub enum Need {
     Wanted,
 }
 
+/// The target of what is told of files that do not load.
+pub const OF_LOADS: &str = "pserve::loads";
+
+/// Set when somebody else tells people what goes on.
+static HOLDS_BACK: AtomicBool = AtomicBool::new(false);
+
+/// From now on the server's own INFO lines, unless DEBUG ones are wanted too, and those on files that do not load are
+/// left out: they are told in another form.
+pub fn hold_back() {
+    HOLDS_BACK.store(true, Ordering::Relaxed);
+}
+
+/// A text that is fit to be shown: without keys, and without anything that moves the cursor.
+pub fn presentable(text: &str) -> String {
+    printable(&without_secrets(text))
+}
+
 /// How often a missing file is tried.
 pub const MISSING_FILE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -296,7 +313,10 @@ impl log::Log for Bridge {
         // What HTTP/2 warns of is what clients do, as often as they like.
         let of_clients = metadata.target().starts_with("h2");
         let most = if of_clients { log::Level::Error } else { log::Level::Warn };
-        metadata.level() <= self.filter && (ours || metadata.level() <= most)
+        let is_info = metadata.level() == log::Level::Info && self.filter < LevelFilter::Debug;
+        let is_told = is_info || metadata.target() == OF_LOADS;
+        let is_held_back = ours && is_told && HOLDS_BACK.load(Ordering::Relaxed);
+        metadata.level() <= self.filter && (ours || metadata.level() <= most) && !is_held_back
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
 use pserve::handoff::Seat;
-use pserve::{check, exit_status, python, supervisor, worker};
+use pserve::{check, dev, exit_status, python, scaffold, supervisor, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
@@ -23,7 +23,7 @@ fn main() {
 fn run(cli: &Cli) -> i32 {
     match &cli.command {
         None if cli.print_config => with_config(cli, |config| Ok(answer(&config.to_string())?)),
-        None => match Seat::take() {
+        None | Some(Command::Dev(_)) => match Seat::take() {
             Ok(Some(seat)) => worker::run(cli, seat),
             Ok(None) => serve(cli),
             // Whoever started this worker has gone.
@@ -35,6 +35,10 @@ fn run(cli: &Cli) -> i32 {
         Some(Command::Check(arguments)) => {
             let outcome = check::run(arguments, cli.ini_path());
             status_of(answer(&outcome.text), outcome.status)
+        }
+        Some(Command::New(arguments)) => {
+            let written = cli.named_ini().and_then(|ini| scaffold::write(arguments, ini.as_deref()));
+            done_with(written, |words| Ok(answer(&words)?))
         }
         Some(Command::Python { arguments }) => script(cli, arguments),
         Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
@@ -53,10 +57,19 @@ fn run(cli: &Cli) -> i32 {
 /// Serves: this process becomes the supervisor.
 fn serve(cli: &Cli) -> i32 {
     let mut status = exit_status::CLEAN;
-    let ended = with_config(cli, |config| {
-        status = supervisor::run(cli, config)?;
-        Ok(())
-    });
+    let ended = match &cli.command {
+        Some(Command::Dev(arguments)) => {
+            let plan = cli.named_ini().and_then(|ini| dev::plan(arguments, ini.as_deref()));
+            done_with(plan, |plan| {
+                status = supervisor::run_dev(cli, plan)?;
+                Ok(())
+            })
+        }
+        _ => with_config(cli, |config| {
+            status = supervisor::run(cli, config)?;
+            Ok(())
+        }),
+    };
     if ended == exit_status::CLEAN { status } else { ended }
 }
 
@@ -81,8 +94,9 @@ fn script(cli: &Cli, arguments: &[OsString]) -> i32 {
     let settings = config.map(|config| config.settings);
     let of_environment = std::env::var_os("VIRTUAL_ENV").filter(|value| !value.is_empty()).map(PathBuf::from);
     let venv = settings.as_ref().map_or(of_environment, |settings| settings.python.venv.clone());
-    let folder = settings.as_ref().map(|settings| settings.plugins_dir.as_path());
-    python::run_script(arguments, venv.as_deref(), folder).unwrap_or_else(|problem| {
+    let usual = || dev::folder::usual_in(&std::env::current_dir().ok()?);
+    let folder = settings.map(|settings| settings.plugins_dir).or_else(usual);
+    python::run_script(arguments, venv.as_deref(), folder.as_deref()).unwrap_or_else(|problem| {
         exit_status::complain(&format!("{problem:#}"));
         exit_status::FAILURE
     })
@@ -90,8 +104,12 @@ fn script(cli: &Cli, arguments: &[OsString]) -> i32 {
 
 /// Does something with the configuration; the exit status tells how it went.
 fn with_config(cli: &Cli, work: impl FnOnce(Config) -> anyhow::Result<()>) -> i32 {
-    let config = cli.ini_path().and_then(|path| Config::load(&path).map_err(|problem| problem.to_string()));
-    match config.map(work) {
+    done_with(cli.ini_path().and_then(|path| Config::load(&path).map_err(|problem| problem.to_string())), work)
+}
+
+/// As [`with_config`], with whatever was read.
+fn done_with<T>(read: Result<T, String>, work: impl FnOnce(T) -> anyhow::Result<()>) -> i32 {
+    match read.map(work) {
         Err(problem) => {
             exit_status::complain(&problem);
             exit_status::USAGE

@@ -23,7 +23,7 @@ pub fn of_configuration(config: &Config, report: &mut Report) {
     for warning in &config.settings.warnings {
         report.warning(warning.clone());
     }
-    misspelt(&config.table, &config.path, report);
+    misspelt(&config.table, &config.source.path, report);
     if let Some(venv) = &config.settings.python.venv
         && let Err(problem) = python::check_venv(venv)
     {
@@ -110,7 +110,7 @@ fn different(config: &Config, report: &mut Report) {
     let line_of = |section: &str, key: &str| Some(config.table.section(section)?.entry(key)?.line);
     let mut note = |line: Option<usize>, message: &str| {
         if let Some(line) = line {
-            report.at(Level::Note, &config.path, line, message);
+            report.at(Level::Note, &config.source.path, line, message);
         }
     };
     if config.settings.cors.is_none() {
@@ -136,7 +136,7 @@ fn different(config: &Config, report: &mut Report) {
         let message = "answers have the status that the plugin gives, refusals 403 and exceptions 500: the Python program \
                        answered 200 to all of them. Clients that depend on it need [server] legacy_status=bool:true";
         let line = config.table.section("server").map_or(1, |section| section.line);
-        report.at(Level::Note, &config.path, line, message);
+        report.at(Level::Note, &config.source.path, line, message);
     }
 }
 
@@ -178,7 +178,7 @@ pub fn of_plugins(config: &Config, files: &[PathBuf], report: &mut Report) {
                 meant(&entry.key, names.iter().map(String::as_str)).map(|name| format!("; did you mean `{name}`?"));
             let message =
                 format!("[{section}] {}: there is no {what} of that name{}", entry.key, hint.unwrap_or_default());
-            report.at(Level::Warning, &config.path, entry.line, message);
+            report.at(Level::Warning, &config.source.path, entry.line, message);
         }
     }
     if let Some(documents) = &config.settings.documents

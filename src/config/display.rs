@@ -21,7 +21,7 @@ impl fmt::Display for Config {
         writeln!(
             formatter,
             "# The settings in force from {}; a key after a semicolon is not set.",
-            self.path.display()
+            self.source.path.display()
         )?;
         for (section, lines) in own_sections(&self.settings) {
             writeln!(formatter, "\n[{section}]")?;
@@ -262,14 +262,14 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Table;
     use crate::config::settings::{OLD_SECTIONS, OWN_SECTIONS};
+    use crate::config::{Source, Table};
 
     fn config(text: &str) -> Config {
         let path = Path::new("/tmp/test.ini");
         let table = Table::parse_with(text, path, &|_| None).expect("good text");
         let settings = Settings::from_table(&table, path).expect("good settings");
-        Config { path: path.to_owned(), text: text.to_owned(), table, settings }
+        Config { source: Source::of_file(path), text: text.to_owned(), table, settings }
     }
 
     #[test]

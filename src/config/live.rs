@@ -1,17 +1,17 @@
 //! The configuration in force: read without waiting, replaced whole, kept when a new one cannot work.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Source};
 use crate::logging;
 
 /// Shared by everything that asks for settings at run time.
 #[derive(Debug)]
 pub struct LiveConfig {
-    path: PathBuf,
+    source: Source,
     current: ArcSwap<Config>,
 }
 
@@ -20,13 +20,14 @@ impl LiveConfig {
     pub fn new(config: Config) -> Self {
         hide_keys(&config);
         // Absolute from the start: a plugin may change the current folder.
-        let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
-        Self { path, current: ArcSwap::from_pointee(config) }
+        let mut source = config.source.clone();
+        source.path = std::path::absolute(&source.path).unwrap_or(source.path);
+        Self { source, current: ArcSwap::from_pointee(config) }
     }
 
     /// The file it was read from.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.source.path
     }
 
     /// What is in force now.
@@ -36,7 +37,7 @@ impl LiveConfig {
 
     /// Puts the text of the file as it is now in force. Errs when it cannot work: the old one then stays.
     pub fn adopt(&self, text: &str) -> Result<(), ConfigError> {
-        let config = Config::from_known_text(text, &self.path)?;
+        let config = Config::from_known_text(text, &self.source)?;
         hide_keys(&config);
         self.current.store(Arc::new(config));
         Ok(())

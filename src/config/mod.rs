@@ -8,10 +8,12 @@ pub mod interpolate;
 pub mod live;
 mod lookup;
 mod overrides;
+pub mod params;
 pub mod path_text;
 pub mod secret;
 mod sections;
 pub mod settings;
+mod source;
 pub mod value;
 
 use std::fmt;
@@ -23,6 +25,7 @@ pub use lookup::nearest;
 pub use secret::{KeyRule, Secret};
 use serde::{Deserialize, Serialize};
 pub use settings::Settings;
+pub use source::{FixedKey, Source};
 pub use value::Value;
 
 /// One error of the configuration, told in one line: file, place, what is wrong, what would be right.
@@ -77,7 +80,7 @@ pub struct Table {
 /// What a start or a reload works with: the table for the plugins, the settings for the server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub path: PathBuf,
+    pub source: Source,
     /// The file as it was read.
     pub text: String,
     pub table: Table,
@@ -87,28 +90,47 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file; environment variables come from this process.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(&read_text(path)?, path, &environment)
+        Self::read(Source::of_file(path))
+    }
+
+    /// As [`Config::load`], for any origin.
+    pub fn read(source: Source) -> Result<Self, ConfigError> {
+        Self::from_text(source.read()?, source, &environment)
+    }
+
+    /// The same one as it is now.
+    pub fn read_again(&self) -> Result<Self, ConfigError> {
+        Self::read(self.source.clone())
     }
 
     /// As [`Config::load`], with the text of a file that has been read and checked before. Folders that it names may have
     /// gone since: that is no reason not to go on with it.
-    pub fn from_known_text(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let table = Self::table(text, path, &environment)?;
-        let settings = Settings::from_known_table(&table, path)?;
-        Ok(Self { path: path.to_owned(), text: text.to_owned(), table, settings })
+    pub fn from_known_text(text: &str, source: &Source) -> Result<Self, ConfigError> {
+        let table = Self::table(text, source, &environment)?;
+        let settings = Settings::from_known_table(&table, &source.path)?;
+        Ok(Self { source: source.clone(), text: text.to_owned(), table, settings })
     }
 
     /// As [`Config::load`], with the text and the environment given by the caller.
     pub fn parse(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let table = Self::table(text, path, environment)?;
-        let settings = Settings::from_table(&table, path)?;
-        Ok(Self { path: path.to_owned(), text: text.to_owned(), table, settings })
+        Self::from_text(text.to_owned(), Source::of_file(path), environment)
     }
 
-    fn table(text: &str, path: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Table, ConfigError> {
-        let mut ini = parse_ini(text, path)?;
+    fn from_text(
+        text: String,
+        source: Source,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let table = Self::table(&text, &source, environment)?;
+        let settings = Settings::from_table(&table, &source.path)?;
+        Ok(Self { source, text, table, settings })
+    }
+
+    fn table(text: &str, source: &Source, environment: &dyn Fn(&str) -> Option<String>) -> Result<Table, ConfigError> {
+        let mut ini = parse_ini(text, &source.path)?;
         overrides::apply(&mut ini, environment);
-        Table::from_ini(&ini, path, environment)
+        source.apply_fixed(&mut ini);
+        Table::from_ini(&ini, &source.path, environment)
     }
 }
 

@@ -47,7 +47,7 @@ fn is_same(section: &Section, name: &str) -> bool {
     section.name.trim().eq_ignore_ascii_case(name)
 }
 
-fn set(ini: &mut IniText, name: &str, key: &str, value: String) {
+pub(super) fn set(ini: &mut IniText, name: &str, key: &str, value: String) {
     let entry = Entry { key: key.to_owned(), value, line: NO_LINE };
     let Some(section) = ini.sections.iter_mut().find(|section| is_same(section, name)) else {
         ini.sections.push(Section { name: name.to_owned(), line: NO_LINE, entries: vec![entry] });

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::lookup::Reader;
-use super::{ConfigError, Secret, Table};
+use super::{ConfigError, Secret, Table, params};
 
 /// What an item of `bindto` begins with that names a Unix socket.
 pub(super) const UNIX_PREFIX: &str = "unix:";
@@ -267,6 +267,11 @@ impl Settings {
             pairs.filter(|(name, value)| name == "apikey" && !value.is_empty()).map(|(_, value)| value)
         });
         own.chain(self.global_key.as_ref().map(|key| key.reveal().to_owned())).collect()
+    }
+
+    /// The JSON files that `[plugin_parms]` names.
+    pub fn parameter_files(&self) -> Vec<PathBuf> {
+        self.plugin_params.values().filter_map(|text| params::parse(text, &self.plugins_dir).json_file).collect()
     }
 
     /// The options of a plugin; defaults when it has none.

@@ -9,7 +9,6 @@ mod pem;
 mod seat;
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ pub use link::Link;
 pub use pem::TlsPem;
 pub use seat::{Seat, hand_over};
 
+use crate::config::Source;
 use crate::config::settings::ListenAddress;
 use crate::exchange::{Change, Changed, ControlError, PluginFiles, Quarantined};
 use crate::metrics::Snapshot;
@@ -34,8 +34,8 @@ pub struct Assignment {
     pub number: usize,
     /// Where the listeners that come along were bound, in their order.
     pub addresses: Vec<ListenAddress>,
-    #[serde(with = "crate::config::path_text")]
-    pub ini_path: PathBuf,
+    /// Where the configuration comes from.
+    pub source: Source,
     /// The INI file as it was when it was last put in force: every worker works with the same.
     pub ini_text: String,
     /// The certificate and the key of `[SSL]` as they were read for this set.

@@ -140,7 +140,7 @@ mod tests {
         let assignment = Assignment {
             number: 3,
             addresses: Vec::new(),
-            ini_path: "/x.ini".into(),
+            source: crate::config::Source::of_file("/x.ini".as_ref()),
             ini_text: "x".repeat(1 << 20),
             tls: None,
             files: None,

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::params;
-use crate::config::Settings;
+use crate::config::{Settings, params};
 use crate::python::FileToLoad;
 
 /// Every `*.py` directly in the folder, sorted by name, dot files left out. Errs when the folder cannot be read.

@@ -4,7 +4,6 @@
 
 mod dispatch;
 mod loader;
-mod params;
 mod registry;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +20,10 @@ pub use registry::{FileState, Held, Registry};
 
 use crate::config::Config;
 use crate::config::live::LiveConfig;
-use crate::exchange::{CallResult, Change, Changed, ControlError, PluginFile, PluginFiles, PluginRequest, Quarantined};
+use crate::exchange::{
+    CallResult, Change, Changed, ControlError, PluginFile, PluginFiles, PluginRequest, Quarantined, SavedFile,
+};
+use crate::logging;
 use crate::metrics::Metrics;
 use crate::python::{FileOutcome, Interpreter, LoopHealth, PythonError};
 
@@ -47,13 +49,21 @@ pub struct Plugins {
     changed: Notify,
     /// Set when nothing is loaded any more.
     has_ended: AtomicBool,
+    /// How long a change waits for the end of what it has replaced.
+    patience: Duration,
 }
 
 impl Plugins {
     /// No plugin yet; [`Plugins::load_first`] loads them.
     pub fn new(interpreter: Interpreter, config: Arc<LiveConfig>, metrics: Arc<Metrics>) -> Self {
         let (registry, change, changed) = (ArcSwap::default(), Mutex::default(), Notify::new());
-        Self { interpreter, config, metrics, registry, change, changed, has_ended: AtomicBool::new(false) }
+        let (has_ended, patience) = (AtomicBool::new(false), RETIREMENT_PATIENCE);
+        Self { interpreter, config, metrics, registry, change, changed, has_ended, patience }
+    }
+
+    /// A change is told as soon as the new plugins serve: somebody waits for it who has just saved a file.
+    pub fn without_patience(self) -> Self {
+        Self { patience: Duration::ZERO, ..self }
     }
 
     /// How well the event loop and the interpreter do.
@@ -142,6 +152,7 @@ impl Plugins {
                 self.unload(id).await?;
                 Changed::default()
             }
+            Change::TakeUp(files) => self.take_up(files).await?,
         })
     }
 
@@ -182,6 +193,40 @@ impl Plugins {
             Some(error) if ids.is_empty() => Err(ControlError::Failed(error)),
             _ => Ok(ids),
         }
+    }
+
+    /// Takes up files that have been saved: those of plugins, with all that import what was saved or have it for their
+    /// parameters, and those that did not load before, since that may have been the reason. Plugins whose file has gone
+    /// are dropped.
+    async fn take_up(&self, saved: &[SavedFile]) -> Result<Changed, ControlError> {
+        let _alone = self.change.lock().await;
+        let config = self.config.get();
+        let before = self.registry.load_full();
+        let files = plugin_files(&config)?;
+        let is_saved = |path: &Path| saved.iter().any(|file| file.path == path);
+        let modules: Vec<PathBuf> = saved
+            .iter()
+            .map(|file| &file.path)
+            .filter(|path| path.extension().is_some_and(|end| end == "py"))
+            .cloned()
+            .collect();
+        let importers = match modules.is_empty() {
+            true => Vec::new(),
+            false => self.interpreter.importers(modules.clone()).await.map_err(ControlError::Failed)?,
+        };
+        let is_meant = |path: &PathBuf| {
+            let parameters = loader::with_params(path.clone(), &config.settings).json_file;
+            is_saved(path)
+                || importers.contains(path)
+                || parameters.is_some_and(|file| is_saved(&file))
+                || (!modules.is_empty() && before.may_be_mended(path))
+        };
+        let paths: Vec<PathBuf> = files.iter().filter(|path| is_meant(path)).cloned().collect();
+        let gone: PluginFiles = before.report().into_iter().filter(|file| !files.contains(&file.path)).collect();
+        let gone_paths: Vec<&Path> = gone.iter().map(|file| file.path.as_path()).collect();
+        self.exchange_files(&config, paths.clone(), &gone_paths).await?;
+        let loaded = self.files().into_iter().filter(|file| paths.contains(&file.path)).collect();
+        Ok(Changed { loaded, gone, ..Changed::default() })
     }
 
     /// Takes one plugin out of service and terminates it.
@@ -260,18 +305,28 @@ impl Plugins {
         config: &Config,
         paths: Vec<PathBuf>,
     ) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
+        let before = self.registry.load_full();
+        let gone: Vec<&Path> =
+            before.files().map(|(path, _)| path).filter(|path| !paths.iter().any(|kept| kept == path)).collect();
+        self.exchange_files(config, paths, &gone).await
+    }
+
+    /// Loads files and drops others, as one change.
+    async fn exchange_files(
+        &self,
+        config: &Config,
+        paths: Vec<PathBuf>,
+        gone: &[&Path],
+    ) -> Result<Vec<(PathBuf, PythonError)>, ControlError> {
         self.restart_first(config, &paths).await;
-        let outcomes = self.load_files(config, paths.clone()).await?;
+        let outcomes = self.load_files(config, paths).await?;
         let mut failed: Vec<(PathBuf, PythonError)> = Vec::new();
         for outcome in &outcomes {
             if let Err(error) = &outcome.result {
                 failed.push((outcome.path.clone(), error.clone()));
             }
         }
-        let before = self.registry.load_full();
-        let gone: Vec<&Path> =
-            before.files().map(|(path, _)| path).filter(|path| !paths.iter().any(|kept| kept == path)).collect();
-        failed.extend(self.take_over(outcomes, &gone).await);
+        failed.extend(self.take_over(outcomes, gone).await);
         Ok(failed)
     }
 
@@ -334,7 +389,7 @@ impl Plugins {
         for instance in &merged.rejected {
             let error = next.file(instance.path()).and_then(|state| state.error.clone());
             if let Some(error) = error.filter(|_| refused.iter().all(|(path, _)| path != instance.path())) {
-                log::error!("{}: {error}", instance.path().display());
+                log::error!(target: logging::OF_LOADS, "{}: {error}", instance.path().display());
                 refused.push((instance.path().to_owned(), error));
             }
         }
@@ -373,7 +428,7 @@ impl Plugins {
                 log::error!("old plugins did not end well: {error}");
             }
         });
-        let _ = tokio::time::timeout(RETIREMENT_PATIENCE, work).await;
+        let _ = tokio::time::timeout(self.patience, work).await;
     }
 
     fn warn_of_stragglers(&self, plugin: &Plugin, all_left: bool) {
@@ -440,7 +495,7 @@ pub fn plugin_files(config: &Config) -> Result<Vec<PathBuf>, ControlError> {
 fn hold_in_quarantine(registry: &mut Registry, entry: Quarantined) -> Vec<Arc<Plugin>> {
     let error = PythonError {
         file: Some(entry.path.display().to_string()),
-        ..PythonError::new("Quarantined", entry.reason.clone())
+        ..PythonError::new(registry::QUARANTINED, entry.reason.clone())
     };
     let file = PluginFile { path: entry.path.clone(), ids: entry.ids, error: Some(error) };
     registry.hold(file, &Held::Quarantined { path: entry.path, reason: entry.reason })
@@ -461,6 +516,6 @@ fn log_outcome(outcome: &FileOutcome) {
                 log::debug!("{path} defines no plugin");
             }
         }
-        Err(error) => log::error!("{path} failed: {error}\n{}", error.traceback.trim_end()),
+        Err(error) => log::error!(target: logging::OF_LOADS, "{path} failed: {error}\n{}", error.traceback.trim_end()),
     }
 }

@@ -11,6 +11,9 @@ use crate::exchange::{PluginFile, PluginFiles};
 use crate::metrics::Metrics;
 use crate::python::{FileOutcome, PluginInstance, PythonError};
 
+/// What stands for the kind of error of a file in quarantine.
+pub(super) const QUARANTINED: &str = "Quarantined";
+
 /// One state of all plugins. Never changed: a reload makes a new one.
 #[derive(Debug, Default, Clone)]
 pub struct Registry {
@@ -39,6 +42,8 @@ pub struct FileState {
     pub ids: Vec<String>,
     /// Why its last load failed, whole or in part. A file can serve its old plugins all the same.
     pub error: Option<PythonError>,
+    /// Whether it failed whole: what the file serves, if anything, is from before.
+    pub is_broken: bool,
 }
 
 /// A registry with outcomes of a load worked in, and the plugins that fell out of it.
@@ -88,13 +93,19 @@ impl Registry {
         for id in &file.ids {
             self.held.insert(id.clone(), held.clone());
         }
-        self.files.insert(file.path, FileState { ids: Vec::new(), error: file.error });
+        self.files.insert(file.path, FileState { error: file.error, ..FileState::default() });
         gone
     }
 
     /// Whether a plugin waits for the worker before this one to end.
     pub fn is_awaited(&self, id: &str) -> bool {
         matches!(self.held.get(id), Some(Held::Awaited { .. }))
+    }
+
+    /// Whether a file did not load for a reason that may be gone when another file has changed.
+    pub fn may_be_mended(&self, path: &Path) -> bool {
+        let error = self.files.get(path).and_then(|state| state.error.as_ref());
+        error.is_some_and(|error| error.kind != QUARANTINED)
     }
 
     /// The file of a plugin that is in quarantine.
@@ -156,7 +167,8 @@ impl Registry {
                 }
                 Err(error) => {
                     merged.registry.release(&path);
-                    merged.registry.files.entry(path).or_default().error = Some(error);
+                    let state = merged.registry.files.entry(path).or_default();
+                    (state.error, state.is_broken) = (Some(error), true);
                 }
             }
         }

@@ -261,6 +261,15 @@ impl Interpreter {
         self.run_coroutine(make, move |outcomes| instance::outcomes_from_python(&outcomes, &options_of)).await
     }
 
+    /// The plugin files that import one of these modules of the plugins folder, by way of others too.
+    pub async fn importers(&self, modules: Vec<PathBuf>) -> Result<Vec<PathBuf>, PythonError> {
+        let make = move |_: Python<'_>, runtime: &Bound<'_, PyAny>| {
+            let modules: Vec<_> = modules.iter().map(|path| path.as_os_str()).collect();
+            Ok(runtime.call_method1("importers", (modules,))?.unbind())
+        };
+        self.run_coroutine(make, |found| found.extract()).await
+    }
+
     /// Reads a plugin file without running it.
     pub async fn inspect(&self, path: PathBuf) -> Result<FileInspection, PythonError> {
         let make = move |_: Python<'_>, runtime: &Bound<'_, PyAny>| {

@@ -1,14 +1,14 @@
 //! The control routes across all workers: one change at a time, on the worker that was asked first. When that one
 //! cannot do it nothing has changed; else the others follow, and one that cannot is replaced.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::Supervisor;
 use super::sets::START_PATIENCE;
 use super::worker_process::{Key, State, Worker};
 use crate::config::{Config, live};
-use crate::exchange::{Change, Changed, ControlError, PluginFiles};
+use crate::exchange::{Change, Changed, ControlError, PluginFiles, Quarantined};
 use crate::handoff::{Answer, Ask, Order};
 
 /// Changes that may wait; more are refused.
@@ -22,11 +22,29 @@ pub(super) struct Changes {
     next_ticket: u64,
 }
 
-struct Wanted {
-    origin: Key,
-    ticket: u64,
-    change: Change,
-    since: Instant,
+pub(super) struct Wanted {
+    pub origin: Origin,
+    pub change: Change,
+    pub since: Instant,
+}
+
+/// Who asks for a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A client of a worker, which knows it by this ticket.
+    Client { worker: Key, ticket: u64 },
+    /// A file that was saved under `pserve dev`.
+    Saved,
+}
+
+impl Origin {
+    /// The worker that was asked.
+    fn worker(self) -> Option<Key> {
+        match self {
+            Self::Client { worker, .. } => Some(worker),
+            Self::Saved => None,
+        }
+    }
 }
 
 struct Current {
@@ -44,47 +62,70 @@ struct Current {
 }
 
 impl Changes {
-    /// Answers everybody that nothing will come of it.
-    pub(super) fn interrupt(&mut self, workers: &BTreeMap<Key, Worker>, why: &str) {
-        let current = self.current.take().map(|current| current.wanted);
-        for wanted in current.into_iter().chain(self.waiting.drain(..)) {
-            reply(workers, &wanted, Err(ControlError::Interrupted(why.to_owned())));
-        }
-    }
-}
-
-fn reply(workers: &BTreeMap<Key, Worker>, wanted: &Wanted, result: Result<Changed, ControlError>) {
-    if let Some(worker) = workers.get(&wanted.origin) {
-        worker.order(Order::Answer { ticket: wanted.ticket, answer: Answer::Changed(result) });
+    /// What is being done.
+    pub(super) fn under_way(&self) -> Option<&Wanted> {
+        self.current.as_ref().map(|current| &current.wanted)
     }
 }
 
 impl Supervisor {
+    /// Answers everybody that nothing will come of it.
+    pub(super) fn interrupt_changes(&mut self, why: &str) {
+        let current = self.changes.current.take().map(|current| current.wanted);
+        let all: Vec<Wanted> = current.into_iter().chain(self.changes.waiting.drain(..)).collect();
+        for wanted in all {
+            self.reply(&wanted, Err(ControlError::Interrupted(why.to_owned())));
+        }
+    }
+
+    /// Tells who asked what has come of it.
+    fn reply(&mut self, wanted: &Wanted, result: Result<Changed, ControlError>) {
+        match wanted.origin {
+            Origin::Saved => self.has_taken_up(wanted, &result),
+            Origin::Client { worker, ticket } => {
+                if let Some(worker) = self.workers.get(&worker) {
+                    worker.order(Order::Answer { ticket, answer: Answer::Changed(result) });
+                }
+                self.tell_of_other_change();
+            }
+        }
+    }
+
     /// A worker asks on behalf of a client.
     pub(super) fn answer(&mut self, origin: Key, ticket: u64, ask: Ask) {
         match ask {
             Ask::Overview => self.begin_overview(origin, ticket),
             Ask::Change(change) => {
-                let wanted = Wanted { origin, ticket, change, since: Instant::now() };
-                if self.ending.is_some() {
-                    let why = ControlError::Interrupted("the server is stopping".to_owned());
-                    return reply(&self.workers, &wanted, Err(why));
-                }
-                if self.changes.waiting.len() >= MOST_WAITING {
-                    let why = ControlError::Interrupted("too many changes wait".to_owned());
-                    return reply(&self.workers, &wanted, Err(why));
-                }
-                self.changes.waiting.push_back(wanted);
+                let origin = Origin::Client { worker: origin, ticket };
+                self.want(Wanted { origin, change, since: Instant::now() });
             }
         }
+    }
+
+    /// A change that is to be made when its turn comes.
+    pub(super) fn want(&mut self, wanted: Wanted) {
+        if self.ending.is_some() {
+            let why = ControlError::Interrupted("the server is stopping".to_owned());
+            return self.reply(&wanted, Err(why));
+        }
+        if self.changes.waiting.len() >= MOST_WAITING {
+            let why = ControlError::Interrupted("too many changes wait".to_owned());
+            return self.reply(&wanted, Err(why));
+        }
+        self.changes.waiting.push_back(wanted);
     }
 
     /// Starts the next change when none is under way, no reload by signal, and no worker that would miss it.
     pub(super) fn go_on_with_changes(&mut self) {
         while self.changes.current.is_none() && self.coming.is_none() {
             // Nobody waits any more for what was asked through a worker that has gone.
-            self.changes.waiting.retain(|wanted| self.workers.contains_key(&wanted.origin));
+            let is_awaited = |worker: Key| self.workers.contains_key(&worker);
+            self.changes.waiting.retain(|wanted| wanted.origin.worker().is_none_or(is_awaited));
             let Some(next) = self.changes.waiting.front() else { return };
+            // Nobody would save the file again because a worker happened to be away.
+            if next.origin == Origin::Saved && self.serving().next().is_none() {
+                return;
+            }
             let is_starting = |worker: &Worker| matches!(worker.state, State::Starting | State::Loaded);
             if self.workers.values().any(is_starting) && next.since.elapsed() < START_PATIENCE {
                 return;
@@ -95,10 +136,10 @@ impl Supervisor {
     }
 
     fn begin_change(&mut self, wanted: Wanted) {
-        let takes_config = !matches!(wanted.change, Change::Unload(_));
-        let config = match takes_config.then(|| Config::load(&self.config.path)).transpose() {
+        let takes_config = !matches!(wanted.change, Change::Unload(_) | Change::TakeUp(_));
+        let config = match takes_config.then(|| self.config.read_again()).transpose() {
             Ok(config) => config,
-            Err(problem) => return reply(&self.workers, &wanted, Err(problem.into())),
+            Err(problem) => return self.reply(&wanted, Err(problem.into())),
         };
         if let Some(config) = &config {
             live::hide_keys(config);
@@ -106,11 +147,12 @@ impl Supervisor {
                 log::warn!("{warning}");
             }
         }
-        let is_origin = self.workers.get(&wanted.origin).is_some_and(|worker| worker.state == State::Serving);
-        let first = if is_origin { Some(wanted.origin) } else { self.serving().map(|(key, _)| key).next() };
+        let is_serving = |key: &Key| self.workers.get(key).is_some_and(|worker| worker.state == State::Serving);
+        let asked = wanted.origin.worker().filter(is_serving);
+        let first = asked.or_else(|| self.serving().map(|(key, _)| key).next());
         let Some(first) = first else {
             let why = ControlError::Interrupted("no worker serves at the moment".to_owned());
-            return reply(&self.workers, &wanted, Err(why));
+            return self.reply(&wanted, Err(why));
         };
         self.changes.next_ticket += 1;
         let current = Current {
@@ -145,10 +187,10 @@ impl Supervisor {
         let is_of_today = self.workers.get(&key).is_some_and(|worker| worker.generation == self.generation);
         match (&current.done, result) {
             // A reload by signal has overtaken it: what the new workers have read is newer.
-            (None, Ok(changed)) if !is_of_today => return reply(&self.workers, &current.wanted, Ok(changed)),
+            (None, Ok(changed)) if !is_of_today => return self.reply(&current.wanted, Ok(changed)),
             (None, Err(error)) => {
                 // The first worker keeps what it had, and so do all.
-                return reply(&self.workers, &current.wanted, Err(error));
+                return self.reply(&current.wanted, Err(error));
             }
             (None, Ok(changed)) => {
                 self.take_over(&mut current, key, changed);
@@ -182,6 +224,10 @@ impl Supervisor {
                 self.unloaded.clear();
                 self.lift_quarantine(|_| true);
             }
+            Change::TakeUp(saved) => {
+                let is_saved = |entry: &Quarantined| saved.iter().any(|file| file.path == entry.path);
+                self.lift_quarantine(is_saved);
+            }
             Change::Reload(id) => self.lift_quarantine(|entry| entry.ids.contains(id)),
             Change::Load(stem) => {
                 let is_meant = |path: &std::path::Path| {
@@ -204,7 +250,7 @@ impl Supervisor {
             Some(error) => Err(error),
             None => Ok(current.done.unwrap_or_default()),
         };
-        reply(&self.workers, &current.wanted, result);
+        self.reply(&current.wanted, result);
     }
 
     /// A worker that could not do what another has done starts afresh, so that all serve the same.
@@ -223,7 +269,7 @@ impl Supervisor {
             self.changes.current = Some(current);
         } else if current.done.is_none() {
             let why = ControlError::Interrupted("the worker ended while it did this; the log tells why".to_owned());
-            reply(&self.workers, &current.wanted, Err(why));
+            self.reply(&current.wanted, Err(why));
         } else {
             self.finish_change(current);
         }

@@ -4,10 +4,11 @@
 //! Everything happens in one loop on one thread: a signal, a worker's word, a worker's end or a second that has passed
 //! becomes one step. `sets` starts workers that serve together, `replacing` puts one in the place of
 //! another, `deaths` sees to those that end unasked, `changes`
-//! carries the control routes to all of them.
+//! carries the control routes to all of them, `developing` what is saved under `pserve dev`.
 
 mod changes;
 mod deaths;
+mod developing;
 mod overview;
 mod pidfile;
 mod replacing;
@@ -30,6 +31,7 @@ pub use sockets::{bind_for_trial, socket_objection};
 use crate::cli::Cli;
 use crate::config::settings::{ListenAddress, Settings};
 use crate::config::{Config, live};
+use crate::dev::{Plan, Saved, Session};
 use crate::exchange::{PluginFiles, Quarantined};
 use crate::handoff::{Order, Report, TlsPem};
 use crate::logging::Need;
@@ -55,14 +57,27 @@ const DESCRIPTORS: u64 = 65_536;
 
 /// Serves until a signal asks for the end; the answer is the exit status. Must run on the process's main thread.
 pub fn run(cli: &Cli, config: Config) -> anyhow::Result<i32> {
+    serve(cli, config, None)
+}
+
+/// As [`run`], for somebody who writes plugins meanwhile.
+pub fn run_dev(cli: &Cli, plan: Plan) -> anyhow::Result<i32> {
+    logging::hold_back();
+    let opened = Session::open(&plan).context("cannot watch files")?;
+    serve(cli, plan.config, Some(opened))
+}
+
+fn serve(cli: &Cli, config: Config, dev: Option<(Session, UnboundedReceiver<Saved>)>) -> anyhow::Result<i32> {
     logging::init(cli.severity(), cli.log.as_deref(), Need::Required)?;
     live::hide_keys(&config);
-    logging::announce(&format!(
-        "pserve {} starts, PID {}, {}",
-        env!("CARGO_PKG_VERSION"),
-        std::process::id(),
-        config.path.display()
-    ));
+    if dev.is_none() {
+        logging::announce(&format!(
+            "pserve {} starts, PID {}, {}",
+            env!("CARGO_PKG_VERSION"),
+            std::process::id(),
+            config.source.path.display()
+        ));
+    }
     for warning in &config.settings.warnings {
         log::warn!("{warning}");
     }
@@ -77,10 +92,11 @@ pub fn run(cli: &Cli, config: Config) -> anyhow::Result<i32> {
         .build()
         .context("cannot start the supervisor's event loop")?;
     let (events, incoming) = unbounded_channel();
-    let mut supervisor = Supervisor::new(config, activated, pidfile, events);
+    let (session, saved) = dev.unzip();
+    let mut supervisor = Supervisor::new(config, activated, pidfile, session, events);
     let status = runtime.block_on(async {
         supervisor.start_first_set(listeners);
-        supervisor.run(wishes, incoming).await
+        supervisor.run(wishes, incoming, saved).await
     });
     // Workers that are still there die with this process.
     if let Some(pidfile) = supervisor.pidfile.take() {
@@ -164,6 +180,8 @@ struct Supervisor {
     pidfile: Option<PidFile>,
     service_manager: ServiceManager,
     ending: Option<Ending>,
+    /// Set when somebody writes plugins while they are served.
+    dev: Option<Session>,
     events: UnboundedSender<WorkerEvent>,
 }
 
@@ -172,6 +190,7 @@ impl Supervisor {
         config: Config,
         activated: Vec<Arc<BoundListener>>,
         pidfile: Option<PidFile>,
+        dev: Option<Session>,
         events: UnboundedSender<WorkerEvent>,
     ) -> Self {
         Self {
@@ -197,17 +216,24 @@ impl Supervisor {
             pidfile,
             service_manager: ServiceManager::of_environment(),
             ending: None,
+            dev,
             events,
         }
     }
 
-    async fn run(&mut self, mut wishes: UnboundedReceiver<Wish>, mut events: UnboundedReceiver<WorkerEvent>) -> i32 {
+    async fn run(
+        &mut self,
+        mut wishes: UnboundedReceiver<Wish>,
+        mut events: UnboundedReceiver<WorkerEvent>,
+        mut saved: Option<UnboundedReceiver<Saved>>,
+    ) -> i32 {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 Some(wish) = wishes.recv() => self.grant(wish),
                 Some(event) = events.recv() => self.hear(event),
+                Some(saved) = next_saved(&mut saved) => self.take_up(saved),
                 _ = ticks.tick() => self.look_around(),
                 () = sleep_until(self.next_start()) => {}
             }
@@ -224,6 +250,8 @@ impl Supervisor {
 
     fn grant(&mut self, wish: Wish) {
         match wish {
+            // The terminal has been closed.
+            Wish::Reload("SIGHUP") if self.dev.is_some() => self.end(exit_status::CLEAN, None),
             Wish::Reload(signal) => self.reload(signal),
             Wish::Stop(signal) if self.ending.is_some() => {
                 log::warn!("{signal} again: ending at once");
@@ -232,6 +260,9 @@ impl Supervisor {
             Wish::Stop(signal) => {
                 log::info!("{signal}: finishing what is in flight");
                 self.service_manager.stopping("finishing what is in flight");
+                if let Some(dev) = &mut self.dev {
+                    dev.stopping();
+                }
                 self.end(exit_status::CLEAN, None);
             }
             Wish::Dump(signal) => self.dump(signal),
@@ -282,7 +313,7 @@ impl Supervisor {
         self.coming = None;
         self.listeners.clear();
         self.activated.clear();
-        self.changes.interrupt(&self.workers, "the server is stopping");
+        self.interrupt_changes("the server is stopping");
         let limit = self.leaving_limit();
         for worker in self.workers.values_mut() {
             let is_unused = !worker.accepts && worker.state != State::Leaving;
@@ -303,6 +334,7 @@ impl Supervisor {
         self.mind_the_stalled();
         self.relieve_the_tired();
         self.finish_overviews();
+        self.mind_slow_saves();
         reap_strangers(&self.workers);
         let limit = self.config.settings.limits.loop_stall;
         let is_well = |worker: &Worker| limit.is_zero() || worker.stalled < limit;
@@ -329,6 +361,14 @@ impl Supervisor {
         for worker in self.workers.values() {
             worker.order(Order::Dump);
         }
+    }
+}
+
+/// What has been saved, where anybody watches.
+async fn next_saved(saved: &mut Option<UnboundedReceiver<Saved>>) -> Option<Saved> {
+    match saved {
+        Some(saved) => saved.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -69,11 +69,11 @@ impl Supervisor {
             return;
         }
         self.reload_waits = None;
-        log::info!("{signal}: reading {} and starting new workers", self.config.path.display());
+        log::info!("{signal}: reading {} and starting new workers", self.config.source.path.display());
         self.service_manager.reloading("starting new workers");
         logging::reopen();
         self.abandon_coming("another reload has been asked for");
-        let config = match Config::load(&self.config.path) {
+        let config = match self.config.read_again() {
             Ok(config) => config,
             Err(problem) => {
                 return self.reload_failed(format!("{problem}; the old configuration stays"));
@@ -97,7 +97,10 @@ impl Supervisor {
     }
 
     fn reload_failed(&mut self, why: String) {
-        log::error!("the reload failed, the old workers go on: {why}");
+        match &mut self.dev {
+            Some(dev) => dev.ini_refused(&why),
+            None => log::error!("the reload failed, the old workers go on: {why}"),
+        }
         self.last_failure = Some(why);
         self.service_manager.ready("the last reload failed; the log tells why");
     }
@@ -129,7 +132,7 @@ impl Supervisor {
         let assignment = Assignment {
             number,
             addresses: listeners.iter().map(|listener| listener.configured().clone()).collect(),
-            ini_path: config.path.clone(),
+            source: config.source.clone(),
             ini_text: config.text.clone(),
             tls: coming.map_or(&self.tls, |coming| &coming.tls).clone(),
             files: self.files.clone().filter(|_| !is_fresh),
@@ -219,6 +222,10 @@ impl Supervisor {
 
     /// A file that serves now and would not any more.
     fn objection(&self, mates: &[Key]) -> Option<String> {
+        // Whoever writes it wants to see its error, and not its old self.
+        if self.dev.is_some() {
+            return None;
+        }
         let (_, old) = self.serving().next()?;
         let new = mates.iter().filter_map(|key| self.workers.get(key)).flat_map(|worker| &worker.files);
         let failed = new.filter(|file| file.error.is_some());
@@ -291,7 +298,9 @@ impl Supervisor {
             }
         }
         self.move_pidfile();
-        if coming.signal.is_none() || changed {
+        if self.dev.is_some() {
+            self.tell_of_new_set(coming.signal, coming.since);
+        } else if coming.signal.is_none() || changed {
             self.announce();
         }
         let is_old = |worker: &Worker| worker.generation < coming.generation && worker.accepts;

@@ -149,7 +149,7 @@ pub(super) fn line(access: &Access<'_>) -> String {
 }
 
 /// Puts `***` in the place of every key in a query, whatever its spelling.
-fn masked(target: &str) -> String {
+pub(super) fn masked(target: &str) -> String {
     let Some((path, query)) = target.split_once('?') else {
         return target.to_owned();
     };

@@ -169,8 +169,15 @@ impl FlowingBody {
         Self { source, remaining: length, sent_bytes: 0, failure: None, at_end: None }
     }
 
+    /// Has a callback told when it is over, beside those that are told already.
     pub fn at_end(&mut self, callback: impl FnOnce(u64) + Send + 'static) {
-        self.at_end = Some(Box::new(callback));
+        self.at_end = Some(match self.at_end.take() {
+            None => Box::new(callback),
+            Some(other) => Box::new(move |sent_bytes| {
+                other(sent_bytes);
+                callback(sent_bytes);
+            }),
+        });
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {

@@ -28,6 +28,7 @@ mod refusal;
 mod reply;
 mod request_body;
 mod request_line;
+mod request_lines;
 mod server;
 mod site;
 mod socket;
@@ -48,6 +49,7 @@ pub use connections::{Connections, Counts};
 pub use deadlines::Leaving;
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
+pub use request_lines::RequestLines;
 pub use server::Server;
 pub use site::Site;
 

@@ -1,5 +1,6 @@
 //! `/<plugin>[/<subpath>]` -> [`PluginRequest`] -> call -> reply, and the same way for the control routes.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -18,7 +19,8 @@ use super::request_body::{self, ReceivedBody};
 use super::{Site, auth, documents};
 use crate::config::settings::BodyMode;
 use crate::config::{KeyRule, Settings};
-use crate::exchange::{BodyFields, CallError, PluginRequest};
+use crate::dev::errors;
+use crate::exchange::{BodyFields, CallError, PluginRequest, PythonError};
 use crate::plugins::{Held, Plugin};
 
 /// Methods that every plugin takes; HEAD is GET without the body.
@@ -186,6 +188,11 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         }
         return find_document(site, segments).ok_or_else(|| not_found(site, raw_path));
     };
+    if site.dev.is_some()
+        && let Some(state) = registry.file(plugin.path()).filter(|state| state.is_broken)
+    {
+        return Err(does_not_load(site, plugin.path(), state.error.as_ref()));
+    }
     let subpath = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")).into_owned());
     Ok(Target::Plugin { plugin: Arc::clone(plugin), subpath })
 }
@@ -227,6 +234,9 @@ fn not_found(site: &Site, raw_path: &str) -> ApiError {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         state.error.is_some() && stem.eq_ignore_ascii_case(&wanted)
     });
+    if let Some((path, state)) = failed.filter(|_| site.dev.is_some()) {
+        return does_not_load(site, path, state.error.as_ref());
+    }
     let hint = failed.map(|(path, _)| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         format!(" ({name} failed to load; the log and /plugins?verbose=1 say why)")
@@ -239,6 +249,15 @@ pub fn open_methods(own_methods: &[String]) -> Vec<&str> {
     let mut open = USUAL_METHODS.to_vec();
     open.extend(own_methods.iter().map(String::as_str).filter(|own| !USUAL_METHODS.contains(own)));
     open
+}
+
+/// Whoever writes the file wants to see what is wrong with it, and not that its old self still works.
+fn does_not_load(site: &Site, path: &Path, error: Option<&PythonError>) -> ApiError {
+    let folder = site.config.get().settings.plugins_dir.clone();
+    let error = error.cloned().unwrap_or_default();
+    let excerpt = errors::excerpt(&error, &folder);
+    let (file, words) = (errors::short_name(path, &folder), errors::in_one_line(&error, &folder));
+    ApiError::DoesNotLoad { file, words, error: Box::new(error), excerpt }
 }
 
 /// Refuses methods that nobody takes; answers OPTIONS unless the plugin wants it itself.

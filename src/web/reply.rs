@@ -7,6 +7,7 @@ use warp::reply::{Reply, Response};
 
 use super::body::SetAside;
 use super::body_pace::TOO_SLOW;
+use crate::dev::errors::Excerpt;
 use crate::exchange::{CallError, ControlError, JSON, PluginReply, PythonError, Raised, ReplyBody};
 
 /// Every reason to answer with an error.
@@ -30,6 +31,9 @@ pub enum ApiError {
     Quarantined { id: String, reason: String },
     #[error("/{id} is not there yet: it waits for its old self to end")]
     NotThereYet { id: String },
+    /// Under `pserve dev`: what the file's last load said, and the source around it.
+    #[error("{file} does not load: {words}")]
+    DoesNotLoad { file: String, words: String, error: Box<PythonError>, excerpt: Option<Excerpt> },
     #[error("{0}")]
     Call(CallError),
     #[error("{0}")]
@@ -128,6 +132,14 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
         }
         ApiError::Quarantined { .. } => (StatusCode::SERVICE_UNAVAILABLE, named(&error)),
         ApiError::Call(CallError::Raised(raised)) => (StatusCode::INTERNAL_SERVER_ERROR, exception(raised, debug)),
+        ApiError::DoesNotLoad { error: ref failed, ref excerpt, .. } => {
+            let mut body = named(&error);
+            if let (Some(members), Value::Object(more)) = (body.as_object_mut(), python_error(failed, debug)) {
+                members.extend(more);
+            }
+            body["source"] = excerpt.as_ref().map(|excerpt| excerpt.lines.clone()).into();
+            (StatusCode::INTERNAL_SERVER_ERROR, body)
+        }
         ApiError::Call(CallError::Lost) => (StatusCode::INTERNAL_SERVER_ERROR, named(&error)),
         ApiError::Control(ControlError::NoSuchPlugin(_) | ControlError::NoSuchFile(_) | ControlError::Gone { .. }) => {
             (StatusCode::NOT_FOUND, named(&error))

@@ -27,6 +27,7 @@ use super::deadlines::Leaving;
 use super::listener::Listener;
 use super::plugin_route::Head;
 use super::probes::Unlogged;
+use super::request_lines::Begun;
 use super::upgrade::carry;
 use super::{HeadAside, Site, cors, reply};
 use crate::config::Settings;
@@ -99,6 +100,7 @@ where
     let version = connection.version;
     let logged =
         site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, &connection, &config.settings));
+    let shown = site.dev.clone().map(|lines| (lines, Begun::new(&request)));
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -143,6 +145,11 @@ where
         && response.extensions().get::<Unlogged>().is_none()
     {
         logged.log(&mut response);
+    }
+    if let Some((lines, begun)) = shown
+        && response.extensions().get::<Unlogged>().is_none()
+    {
+        begun.answered(lines, &mut response);
     }
     if comes_in_own_pieces(&response, version) {
         in_flight.activity().own_pieces().set();

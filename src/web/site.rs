@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 
-use super::{AccessLog, Connections, TlsAcceptor, control_routes, metrics_route};
+use super::{AccessLog, Connections, RequestLines, TlsAcceptor, control_routes, metrics_route};
 use crate::config::live::LiveConfig;
 use crate::handoff::{Description, Link};
 use crate::metrics::{Metrics, Snapshot};
@@ -30,6 +30,8 @@ pub struct Site {
     pub connections: Arc<Connections>,
     /// Set when the server speaks HTTPS.
     pub tls: Option<Arc<TlsAcceptor>>,
+    /// Set under `pserve dev`: requests are shown, and a file that does not load answers with its error.
+    pub dev: Option<Arc<RequestLines>>,
 }
 
 impl Site {
@@ -52,6 +54,7 @@ impl Site {
             is_draining: AtomicBool::new(false),
             connections: Arc::default(),
             tls: tls.map(Arc::new),
+            dev: None,
         }
     }
 

@@ -23,12 +23,15 @@ use crate::logging::Need;
 use crate::metrics::Metrics;
 use crate::plugins::Plugins;
 use crate::python::{self, Interpreter, InterpreterOptions};
-use crate::web::{AccessLog, Leaving, Server, Site, TlsAcceptor};
+use crate::web::{AccessLog, Leaving, RequestLines, Server, Site, TlsAcceptor};
 use crate::{exit_status, logging, shutdown};
 use orders::Conductor;
 
 /// How long terminating all plugins may take at a stop, tasks included.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a stop waits for requests in flight when a person at the terminal waits for the stop.
+const IMPATIENT_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long calls without a connection are waited for at least.
 const LEFT_BEHIND_LIMIT: Duration = Duration::from_millis(200);
@@ -58,8 +61,11 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
     let Seat { assignment, listeners, flight, crash_report, channel } = seat;
     // Started by way of /proc, it would go by the name of that file.
     let _ = rustix::thread::set_name(c"pserve");
+    if cli.is_dev() {
+        logging::hold_back();
+    }
     logging::init(cli.severity(), cli.log.as_deref(), Need::Wanted)?;
-    let config = Config::from_known_text(&assignment.ini_text, &assignment.ini_path)?;
+    let config = Config::from_known_text(&assignment.ini_text, &assignment.source)?;
     let settings = config.settings.clone();
     let config = Arc::new(LiveConfig::new(config));
     let signals = shutdown::listen_as_worker().context("cannot listen for signals")?;
@@ -89,8 +95,13 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
         Link::open(channel).context("cannot talk to the supervisor")?
     };
     let metrics = Arc::new(Metrics::default());
-    let plugins = Arc::new(Plugins::new(interpreter.clone(), Arc::clone(&config), Arc::clone(&metrics)));
-    let site = Arc::new(Site::new(config, plugins, metrics, link, access_log, tls));
+    let plugins = Plugins::new(interpreter.clone(), Arc::clone(&config), Arc::clone(&metrics));
+    let plugins = Arc::new(if cli.is_dev() { plugins.without_patience() } else { plugins });
+    let mut site = Site::new(config, plugins, metrics, link, access_log, tls);
+    if cli.is_dev() {
+        site.dev = Some(Arc::new(RequestLines::of_stdout()?));
+    }
+    let site = Arc::new(site);
     runtime.spawn(orders::tidy_up_after_load(Arc::clone(&site)));
     runtime.spawn(recycling::watch(Arc::clone(&site), interpreter.clone(), signals));
     let conductor = Conductor::new(site, interpreter.clone());
@@ -127,7 +138,10 @@ fn open_access_log(settings: &Settings) -> anyhow::Result<Option<AccessLog>> {
 impl Conductor {
     /// Drains, terminates the plugins, and ends Python, each step within its limit; the process ends here.
     async fn leave(&self, server: Option<Server>, leaving: Leaving) {
-        let limit = self.site.config.get().settings.limits.drain_timeout;
+        let mut limit = self.site.config.get().settings.limits.drain_timeout;
+        if self.site.dev.is_some() && leaving == Leaving::LastOne {
+            limit = limit.min(IMPATIENT_LIMIT);
+        }
         let deadline = tokio::time::Instant::now() + limit;
         if let Some(mut server) = server {
             let _ = tokio::time::timeout(limit, server.stop_accepting(leaving)).await;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::exchange::{Change, Changed, ControlError, PythonError};
 use crate::exit_status;
 use crate::handoff::{Assignment, Inherited, Order, Report};
+use crate::logging;
 use crate::python::{self, Interpreter};
 use crate::web::{Leaving, Server, Site};
 
@@ -100,7 +101,9 @@ impl Conductor {
         let files = files.map(|files| files.into_iter().map(|file| file.path).collect());
         match self.site.plugins.load_first(files, later, quarantined).await {
             Ok(failed) if failed.is_empty() => {}
-            Ok(failed) => log::warn!("plugin files with errors: {}; the others serve", failed.len()),
+            Ok(failed) => {
+                log::warn!(target: logging::OF_LOADS, "plugin files with errors: {}; the others serve", failed.len());
+            }
             Err(problem) => log::error!("{problem}"),
         }
         for id in unloaded {

@@ -119,7 +119,7 @@ fn address_in(text: &str) -> Option<SocketAddr> {
 }
 
 impl Log {
-    fn follow(self: &Arc<Self>, stream: impl Read + Send + 'static) {
+    pub fn follow(self: &Arc<Self>, stream: impl Read + Send + 'static) {
         let log = Arc::clone(self);
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -135,7 +135,7 @@ impl Log {
         self.text.lock().unwrap().clone()
     }
 
-    fn wait_until(&self, is_there: impl Fn(&str) -> bool) -> Option<String> {
+    pub fn wait_until(&self, is_there: impl Fn(&str) -> bool) -> Option<String> {
         let text = self.text.lock().unwrap();
         let (text, timeout) = self.grown.wait_timeout_while(text, PATIENCE, |text| !is_there(text)).unwrap();
         (!timeout.timed_out()).then(|| text.clone())

@@ -44,7 +44,8 @@ fn assert_means_the_same_when_shown(config: &Config) {
     if !can_be_written(config) {
         return;
     }
-    let again = Config::parse(&shown, &config.path, &|_| None).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    let again =
+        Config::parse(&shown, &config.source.path, &|_| None).unwrap_or_else(|error| panic!("{error}\n{shown}"));
     assert_eq!(again.to_string(), shown);
     assert_eq!(again.settings.limits, config.settings.limits);
     assert_eq!(again.settings.listen, config.settings.listen);

@@ -26,6 +26,7 @@ const SOURCES: &[(&str, &str, &str)] = sources! {
     "pserve_runtime.crashes": "pserve_runtime/crashes.py",
     "pserve_runtime.description": "pserve_runtime/description.py",
     "pserve_runtime.importer": "pserve_runtime/importer.py",
+    "pserve_runtime.importers": "pserve_runtime/importers.py",
     "pserve_runtime.inspection": "pserve_runtime/inspection.py",
     "pserve_runtime.loader": "pserve_runtime/loader.py",
     "pserve_runtime.logs": "pserve_runtime/logs.py",

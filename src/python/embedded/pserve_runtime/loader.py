@@ -376,7 +376,11 @@ def _install_hint(error: BaseException) -> str:
 def format_error(error: BaseException) -> str:
     """The traceback of a handler's exception, from the handler's own frame on."""
     try:
-        return "".join(traceback.format_exception(type(error), error, _without_server_frames(error.__traceback__)))
+        trace = _without_server_frames(error.__traceback__)
+        # A file that cannot be compiled has no frame; its place is a part of the error.
+        if trace is error.__traceback__ and isinstance(error, SyntaxError):
+            trace = None
+        return "".join(traceback.format_exception(type(error), error, trace))
     except Exception:
         return f"{type(error).__name__}: {_text_of(error)}"
 

@@ -150,6 +150,12 @@ class Runtime:
 
         return inspect_file(path, self._loader.folder.folder)
 
+    async def importers(self, modules: list[str]) -> list[str]:
+        """The plugin files that import one of these modules of the plugins folder, by way of others too."""
+        from pserve_runtime.importers import importers_of
+
+        return importers_of(self._loader.folder.folder, modules)
+
     async def terminate(self, slots: list[Slot]) -> None:
         """Ends plugins."""
         await self._loader.terminate(slots)
