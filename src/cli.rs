@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::logging::Severity;
+use crate::logging::{Asked, Format, Severity};
 
 /// Serves the Python plugin files of a folder as HTTP endpoints.
 #[derive(Debug, Clone, Parser)]
@@ -28,7 +28,11 @@ pub struct Cli {
     #[arg(short = 'l', long, value_name = "FILE")]
     pub log: Option<PathBuf>,
 
-    /// DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case [default: INFO]
+    /// Form of the log: auto (text on a terminal, else systemd), text, systemd or json [default: [server] log_format]
+    #[arg(long, value_name = "FORM", value_parser = parse_format)]
+    pub log_format: Option<Format>,
+
+    /// DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case [default: [server] log_level, else INFO]
     #[arg(short = 'v', long, value_name = "LEVEL", value_parser = parse_level)]
     pub level: Option<GivenLevel>,
 
@@ -95,15 +99,12 @@ pub struct GivenLevel {
 }
 
 fn parse_level(text: &str) -> Result<GivenLevel, String> {
-    let severity = match text.to_uppercase().as_str() {
-        "DEBUG" => Severity::Debug,
-        "INFO" => Severity::Info,
-        "WARN" | "WARNING" => Severity::Warning,
-        "ERROR" => Severity::Error,
-        "CRITICAL" => Severity::Critical,
-        _ => return Err("give DEBUG, INFO, WARNING, ERROR or CRITICAL".to_owned()),
-    };
+    let severity = Severity::from_name(text).ok_or_else(|| format!("give {}", Severity::NAMES))?;
     Ok(GivenLevel { severity, as_typed: text.to_owned() })
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    Format::from_name(text).ok_or_else(|| format!("give {}", Format::NAMES))
 }
 
 /// What the command line amounts to when it is no order to serve.
@@ -146,8 +147,8 @@ impl Cli {
         found.ok_or_else(|| "neither pserve.ini nor config.ini in the current folder; give one with -i FILE".to_owned())
     }
 
-    /// What the log shows.
-    pub fn severity(&self) -> Severity {
-        self.level.as_ref().map_or(Severity::Info, |level| level.severity)
+    /// What is said here about the log; the INI file says the rest.
+    pub fn asked_of_log(&self) -> Asked {
+        Asked { level: self.level.as_ref().map(|level| level.severity), format: self.log_format }
     }
 }

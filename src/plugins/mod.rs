@@ -22,6 +22,7 @@ pub use registry::{FileState, Held, Registry};
 use crate::config::Config;
 use crate::config::live::LiveConfig;
 use crate::exchange::{CallResult, Change, Changed, ControlError, PluginFile, PluginFiles, PluginRequest, Quarantined};
+use crate::logging::{Record, Severity};
 use crate::metrics::Metrics;
 use crate::python::{FileOutcome, Interpreter, LoopHealth, PythonError};
 
@@ -461,6 +462,9 @@ fn log_outcome(outcome: &FileOutcome) {
                 log::debug!("{path} defines no plugin");
             }
         }
-        Err(error) => log::error!("{path} failed: {error}\n{}", error.traceback.trim_end()),
+        Err(error) => {
+            let line = format!("{path} failed: {error}");
+            Record { traceback: Some(&error.traceback), ..Record::new(Severity::Error, "pserve", &line) }.emit();
+        }
     }
 }

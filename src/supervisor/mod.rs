@@ -55,7 +55,8 @@ const DESCRIPTORS: u64 = 65_536;
 
 /// Serves until a signal asks for the end; the answer is the exit status. Must run on the process's main thread.
 pub fn run(cli: &Cli, config: Config) -> anyhow::Result<i32> {
-    logging::init(cli.severity(), cli.log.as_deref(), Need::Required)?;
+    logging::init(cli.asked_of_log(), cli.log.as_deref(), Need::Required, None)?;
+    live::configure_log(&config.settings);
     live::hide_keys(&config);
     logging::announce(&format!(
         "pserve {} starts, PID {}, {}",

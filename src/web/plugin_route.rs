@@ -7,6 +7,7 @@ use futures_util::Stream;
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
+use super::access_line::ServedBy;
 use super::body_pace::TOO_SLOW;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
@@ -108,8 +109,11 @@ pub async fn answer<B: Buf>(
             };
             // An error becomes its answer here: the code that the client sees is the one that counts.
             let debug = site.config.get().settings.server.debug;
-            let response = answer.await.unwrap_or_else(|error| error_reply(error, debug));
+            let mut response = answer.await.unwrap_or_else(|error| error_reply(error, debug));
             received.answered(response.status().as_u16());
+            if site.access_log.load().is_some() {
+                response.extensions_mut().insert(ServedBy(id));
+            }
             Ok(response)
         }
     }
