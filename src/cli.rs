@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::logging::{Asked, Format, Severity};
 
@@ -58,6 +58,9 @@ pub enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Show in a live table what plugins and workers of a running server do, from its /metrics
+    Top(TopArguments),
+
     /// Write plugincore with its types and descriptions into a folder, for editors and type checkers
     Stubs {
         /// Where editors look for them
@@ -89,6 +92,46 @@ pub struct CheckArguments {
     /// What the child process tries
     #[arg(long = "child-file", hide = true)]
     pub child_files: Vec<PathBuf>,
+}
+
+/// `pserve top`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Without a terminal it shows one table and ends, as with --once. Exit status: 0, or 1 when there is no server."
+)]
+pub struct TopArguments {
+    /// INI file of the server [default: pserve.ini, else config.ini, in the current folder]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
+
+    /// Show what happens within one interval, and end
+    #[arg(long)]
+    pub once: bool,
+
+    /// Seconds from one look to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = parse_interval)]
+    pub interval: f64,
+
+    /// Column to sort by
+    #[arg(long, value_name = "COLUMN", default_value = "requests")]
+    pub sort: SortBy,
+}
+
+/// A column of `pserve top`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    Name,
+    Requests,
+    P50,
+    P99,
+    Errors,
+    Running,
+    Waiting,
+}
+
+fn parse_interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "give seconds from 0.1 to 3600".to_owned())
 }
 
 /// A level with the spelling that was typed, since plugins read that from `prog_args.level`.
@@ -134,6 +177,7 @@ impl Cli {
     pub fn ini_path(&self) -> Result<PathBuf, String> {
         let of_command = match &self.command {
             Some(Command::Check(arguments)) => arguments.ini_file.as_ref(),
+            Some(Command::Top(arguments)) => arguments.ini_file.as_ref(),
             _ => None,
         };
         if let Some(given) = of_command.or(self.ini_file.as_ref()) {

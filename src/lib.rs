@@ -11,6 +11,8 @@
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`check`]: `pserve check`, the doctor.
+//! * [`top`]: `pserve top`.
+//! * [`palette`]: colours for a terminal that wants them.
 //! * [`client`]: asks the server of an INI file, for commands.
 //! * [`supervisor`]: the parent process, which people signal; never starts Python.
 //! * [`handoff`]: what the supervisor and a worker say to each other.
@@ -30,10 +32,12 @@ pub mod flight;
 pub mod handoff;
 pub mod logging;
 pub mod metrics;
+pub mod palette;
 pub mod pipe;
 pub mod plugins;
 pub mod python;
 pub mod shutdown;
 pub mod supervisor;
+pub mod top;
 pub mod web;
 pub mod worker;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
 use pserve::handoff::Seat;
-use pserve::{check, exit_status, python, supervisor, worker};
+use pserve::{check, exit_status, python, supervisor, top, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
@@ -37,6 +37,7 @@ fn run(cli: &Cli) -> i32 {
             status_of(answer(&outcome.text), outcome.status)
         }
         Some(Command::Python { arguments }) => script(cli, arguments),
+        Some(Command::Top(arguments)) => with_config(cli, |config| top::run(arguments, &config.settings)),
         Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
             Ok(files) => {
                 let list: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
