@@ -35,7 +35,8 @@ pub(super) struct Outputs {
     console: Mutex<Console>,
     console_is_terminal: bool,
     file: Option<LogFile>,
-    writer: Writer,
+    /// The worker's number, in a worker.
+    worker: Option<usize>,
 }
 
 struct LogFile {
@@ -58,20 +59,25 @@ impl Outputs {
             console: Mutex::new(Console::new(&stdout)?),
             console_is_terminal: stdout.is_terminal(),
             file: file.map(|path| LogFile::open(path, need)).transpose()?,
-            writer: Writer { pid: std::process::id(), worker },
+            worker,
         })
     }
 
     pub(super) fn write(&self, record: &Record<'_>, format: Format) {
         let time = Utc::now();
         let on_console = format.on_console(self.console_is_terminal);
-        self.write_to_console(&on_console.write(record, time, self.writer), format);
+        self.write_to_console(&on_console.write(record, time, self.writer()), format);
         let Some(file) = &self.file else { return };
-        if let Err(problem) = file.write(&format.in_file().write(record, time, self.writer)) {
+        if let Err(problem) = file.write(&format.in_file().write(record, time, self.writer())) {
             let complaint = format!("cannot write the log file {}: {problem}", file.path.display());
             let complaint = Record::new(Severity::Error, "pserve", &complaint);
-            self.write_to_console(&on_console.write(&complaint, time, self.writer), format);
+            self.write_to_console(&on_console.write(&complaint, time, self.writer()), format);
         }
+    }
+
+    /// Asked each time: a plugin may have forked.
+    fn writer(&self) -> Writer {
+        Writer { pid: std::process::id(), worker: self.worker }
     }
 
     fn write_to_console(&self, text: &str, format: Format) {
@@ -79,7 +85,7 @@ impl Outputs {
         let confession = |lost_lines: u64| {
             let words = format!("log lines left out here because nobody read them: {lost_lines}");
             let record = Record::new(Severity::Warning, "pserve", &words);
-            format.on_console(self.console_is_terminal).write(&record, Utc::now(), self.writer)
+            format.on_console(self.console_is_terminal).write(&record, Utc::now(), self.writer())
         };
         lock(&self.console).write(text, confession);
     }

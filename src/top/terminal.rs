@@ -29,9 +29,9 @@ pub enum Key {
 /// How long a wait for a key may be until the size of the terminal is looked at again.
 const LONGEST_WAIT: Duration = Duration::from_millis(250);
 
-/// Enters the other screen and hides the cursor; leaves it and shows the cursor (xterm's control sequences).
-const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l";
-const LEAVE: &str = "\u{1b}[?25h\u{1b}[?1049l";
+/// Enters the other screen, hides the cursor and lets long lines end at the edge; and back (xterm's control sequences).
+const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
+const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
 
 /// The terminal of standard input and output, in raw mode.
 pub struct Terminal {
