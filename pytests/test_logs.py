@@ -69,3 +69,13 @@ def test_on_a_terminal_lines_are_dated(tmp_path):
         os.close(ours)
     for line in seen.decode().splitlines():
         assert re.match(f"{DATED}pserve - INFO - ", line), line
+
+
+def test_a_level_may_be_given_to_any_logger(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "talker.py").write_text(TALKER)
+    options = "urllib3=log=ERROR\ntalkre=threads=2\n"
+    (tmp_path / "pserve.ini").write_text(f"[paths]\nplugins=plugins\n[plugin_options]\n{options}")
+    checked = subprocess.run([BINARY, "check"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert "talkre: there is no plugin of that name" in checked.stdout
+    assert "urllib3" not in checked.stdout

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::logging::Severity;
+use crate::logging::{Asked, Format, Severity};
 
 /// Serves the Python plugin files of a folder as HTTP endpoints.
 #[derive(Debug, Clone, Parser)]
@@ -28,7 +28,11 @@ pub struct Cli {
     #[arg(short = 'l', long, value_name = "FILE")]
     pub log: Option<PathBuf>,
 
-    /// DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case [default: INFO]
+    /// Form of the log: auto (text on a terminal, else systemd), text, systemd or json [default: [server] log_format]
+    #[arg(long, value_name = "FORM", value_parser = parse_format)]
+    pub log_format: Option<Format>,
+
+    /// DEBUG, INFO, WARNING, ERROR or CRITICAL, in any case [default: [server] log_level, else INFO]
     #[arg(short = 'v', long, value_name = "LEVEL", value_parser = parse_level)]
     pub level: Option<GivenLevel>,
 
@@ -59,6 +63,9 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
+
+    /// Show in a live table what plugins and workers of a running server do, from its /metrics
+    Top(TopArguments),
 
     /// Write plugincore with its types and descriptions into a folder, for editors and type checkers
     Stubs {
@@ -126,6 +133,46 @@ pub struct CheckArguments {
     pub child_files: Vec<PathBuf>,
 }
 
+/// `pserve top`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Without a terminal it shows one table and ends, as with --once. Exit status: 0, or 1 when there is no server."
+)]
+pub struct TopArguments {
+    /// INI file of the server [default: pserve.ini, else config.ini, in the current folder]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
+
+    /// Show what happens within one interval, and end
+    #[arg(long)]
+    pub once: bool,
+
+    /// Seconds from one look to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = parse_interval)]
+    pub interval: f64,
+
+    /// Column to sort by
+    #[arg(long, value_name = "COLUMN", default_value = "requests")]
+    pub sort: SortBy,
+}
+
+/// A column of `pserve top`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    Name,
+    Requests,
+    P50,
+    P99,
+    Errors,
+    Running,
+    Waiting,
+}
+
+fn parse_interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "give seconds from 0.1 to 3600".to_owned())
+}
+
 /// A level with the spelling that was typed, since plugins read that from `prog_args.level`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenLevel {
@@ -134,15 +181,12 @@ pub struct GivenLevel {
 }
 
 fn parse_level(text: &str) -> Result<GivenLevel, String> {
-    let severity = match text.to_uppercase().as_str() {
-        "DEBUG" => Severity::Debug,
-        "INFO" => Severity::Info,
-        "WARN" | "WARNING" => Severity::Warning,
-        "ERROR" => Severity::Error,
-        "CRITICAL" => Severity::Critical,
-        _ => return Err("give DEBUG, INFO, WARNING, ERROR or CRITICAL".to_owned()),
-    };
+    let severity = Severity::from_name(text).ok_or_else(|| format!("give {}", Severity::NAMES))?;
     Ok(GivenLevel { severity, as_typed: text.to_owned() })
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    Format::from_name(text).ok_or_else(|| format!("give {}", Format::NAMES))
 }
 
 /// What the command line amounts to when it is no order to serve.
@@ -174,6 +218,7 @@ impl Cli {
             Some(Command::Check(arguments)) => arguments.ini_file.as_ref(),
             Some(Command::Dev(arguments)) => arguments.ini_file.as_ref(),
             Some(Command::New(arguments)) => arguments.ini_file.as_ref(),
+            Some(Command::Top(arguments)) => arguments.ini_file.as_ref(),
             _ => None,
         };
         if let Some(given) = of_command.or(self.ini_file.as_ref()) {
@@ -202,8 +247,8 @@ impl Cli {
         matches!(self.command, Some(Command::Dev(_)))
     }
 
-    /// What the log shows.
-    pub fn severity(&self) -> Severity {
-        self.level.as_ref().map_or(Severity::Info, |level| level.severity)
+    /// What is said here about the log; the INI file says the rest.
+    pub fn asked_of_log(&self) -> Asked {
+        Asked { level: self.level.as_ref().map(|level| level.severity), format: self.log_format }
     }
 }

@@ -11,6 +11,8 @@
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
 //! * [`check`]: `pserve check`, the doctor.
+//! * [`top`]: `pserve top`.
+//! * [`palette`]: colours for a terminal that wants them.
 //! * [`client`]: asks the server of an INI file, for commands.
 //! * [`dev`]: `pserve dev`, on the supervisor's side: watches files, writes to the terminal.
 //! * [`scaffold`]: `pserve new`.
@@ -40,5 +42,6 @@ pub mod python;
 pub mod scaffold;
 pub mod shutdown;
 pub mod supervisor;
+pub mod top;
 pub mod web;
 pub mod worker;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
 use pserve::handoff::Seat;
-use pserve::{check, dev, exit_status, python, scaffold, supervisor, worker};
+use pserve::{check, dev, exit_status, python, scaffold, supervisor, top, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
@@ -41,6 +41,7 @@ fn run(cli: &Cli) -> i32 {
             done_with(written, |words| Ok(answer(&words)?))
         }
         Some(Command::Python { arguments }) => script(cli, arguments),
+        Some(Command::Top(arguments)) => with_config(cli, |config| top::run(arguments, &config.settings)),
         Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
             Ok(files) => {
                 let list: String = files.iter().map(|file| format!("{}\n", file.display())).collect();

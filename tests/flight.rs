@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use pserve::config::Table;
 use pserve::exchange::{BodyFields, PluginRequest};
 use pserve::flight::{self, Culprits, FlightRecorder, FlightReport};
-use pserve::logging::Severity;
 use pserve::python::{FileToLoad, Interpreter, InterpreterOptions};
 use rustix::io::FdFlags;
 
@@ -200,7 +199,6 @@ fn worker(role: &str) {
         max_lost_threads: 2,
         flight: Some(Arc::new(FlightRecorder::open(&memory).unwrap())),
         crash_report_fd: Some(fds[1]),
-        log_level: Severity::Error,
         ini_file: String::new(),
         log_file: None,
         level_as_typed: String::new(),

@@ -182,7 +182,7 @@ pub fn run(cli: &Cli, arguments: &CheckArguments, config: Config) -> anyhow::Res
     // Nobody wants to know any more when the parent has gone.
     set_parent_process_death_signal(Some(Signal::KILL)).context("the parent's end cannot be watched")?;
     let settings = config.settings.clone();
-    logging::init(cli.severity(), None, logging::Need::Required)?;
+    logging::init(cli.asked_of_log(), None, logging::Need::Required, None)?;
     let config = Arc::new(LiveConfig::new(config));
     let interpreter = Interpreter::start(&worker::interpreter_options(cli, &config, &settings))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -173,7 +173,13 @@ pub fn of_plugins(config: &Config, files: &[PathBuf], report: &mut Report) {
             continue;
         }
         let entries = config.table.section(section).into_iter().flat_map(|section| &section.entries);
-        for entry in entries.filter(|entry| !entry.is_default && !names.contains(&entry.key)) {
+        // A logger may have a level, too; nobody knows here which ones there will be.
+        let is_logger = |key: &str| {
+            let options = config.settings.plugin_options.get(key).filter(|_| section == "plugin_options");
+            options.is_some_and(|options| options.log_level.is_some())
+        };
+        for entry in entries.filter(|entry| !entry.is_default && !names.contains(&entry.key) && !is_logger(&entry.key))
+        {
             let hint =
                 meant(&entry.key, names.iter().map(String::as_str)).map(|name| format!("; did you mean `{name}`?"));
             let message =

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::settings::{BodyMode, Scheduling, Settings, server_sections};
+use super::settings::{AccessLogFormat, BodyMode, Scheduling, Settings, server_sections};
 use super::{Config, Value};
 
 const MASK: &str = "***";
@@ -172,6 +172,9 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
                     Some(if server.scheduling == Scheduling::Batch { "batch" } else { "normal" }.to_owned()),
                 ),
                 ("access_log", server.access_log.as_deref().map(path)),
+                ("access_log_format", Some(access_log_format(server.access_log_format).to_owned())),
+                ("log_format", Some(server.log_format.name().to_owned())),
+                ("log_level", Some(server.log_level.name().to_owned())),
                 ("compression", Some(server.compression.to_string())),
                 ("debug", Some(server.debug.to_string())),
                 ("legacy_status", Some(server.legacy_status.to_string())),
@@ -235,9 +238,18 @@ impl Config {
             };
             let timeout = options.timeout.map(|limit| format!("&timeout={}", limit.as_secs_f64())).unwrap_or_default();
             let cancel = if options.cancel_on_disconnect { "&cancel_on_disconnect=1" } else { "" };
-            writeln!(formatter, "{name} = threads={}&reload={reload}{body}{timeout}{cancel}", options.threads)?;
+            let log = options.log_level.map(|level| format!("&log={}", level.name())).unwrap_or_default();
+            writeln!(formatter, "{name} = threads={}&reload={reload}{body}{timeout}{cancel}{log}", options.threads)?;
         }
         Ok(())
+    }
+}
+
+fn access_log_format(format: AccessLogFormat) -> &'static str {
+    match format {
+        AccessLogFormat::Common => "common",
+        AccessLogFormat::Combined => "combined",
+        AccessLogFormat::Json => "json",
     }
 }
 

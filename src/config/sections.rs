@@ -8,10 +8,11 @@ use ipnet::IpNet;
 
 use super::lookup::{self, Reader, absolute, nearest, to_usize};
 use super::settings::{
-    BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS, PluginOptions, Recycling,
-    Scheduling, ServerSettings, TlsFiles, UNIX_PREFIX, server_sections,
+    AccessLogFormat, BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS,
+    PluginOptions, Recycling, Scheduling, ServerSettings, TlsFiles, UNIX_PREFIX, server_sections,
 };
 use super::{ConfigError, Secret, value};
+use crate::logging::{Format, Severity};
 
 /// The port when `[network] port` is not set.
 const DEFAULT_PORT: u16 = 9192;
@@ -22,7 +23,7 @@ const DEFAULT_SOCKET_MODE: u32 = 0o660;
 /// Where a bare folder of documents is served.
 const DEFAULT_DOCUMENTS_ROUTE: &str = "doc";
 
-const PLUGIN_OPTIONS: [&str; 5] = ["threads", "reload", "body", "timeout", "cancel_on_disconnect"];
+const PLUGIN_OPTIONS: [&str; 6] = ["threads", "reload", "body", "timeout", "cancel_on_disconnect", "log"];
 
 impl Reader<'_> {
     pub(super) fn listen_addresses(&self) -> Result<Vec<ListenAddress>, ConfigError> {
@@ -199,6 +200,11 @@ impl Reader<'_> {
                         options.timeout = Some(seconds.ok_or_else(|| refuse("give timeout=SECONDS"))?);
                     }
                     "cancel_on_disconnect" => options.cancel_on_disconnect = value::is_true_word(&option),
+                    "log" => {
+                        let level = Severity::from_name(&option);
+                        let what = || refuse(&format!("give log=LEVEL: {}", Severity::NAMES));
+                        options.log_level = Some(level.ok_or_else(what)?);
+                    }
                     _ => warnings.push(self.unknown("plugin_options", &name, &PLUGIN_OPTIONS, entry.line)),
                 }
             }
@@ -220,12 +226,40 @@ impl Reader<'_> {
                 }
             },
             access_log: self.path_to_create("server", "access_log"),
+            access_log_format: self.access_log_format()?,
+            log_format: self.log_format()?,
+            log_level: self.log_level()?,
             compression: self.entry("server", "compression").is_none() || self.truth("server", "compression"),
             debug: self.truth("server", "debug"),
             legacy_status: self.truth("server", "legacy_status"),
             required_plugins: self.items("server", "required_plugins", &[',']),
             trusted_proxies: self.trusted_proxies()?,
         })
+    }
+
+    fn access_log_format(&self) -> Result<AccessLogFormat, ConfigError> {
+        let text = self.text("server", "access_log_format").unwrap_or("combined");
+        match text.to_lowercase().as_str() {
+            "common" => Ok(AccessLogFormat::Common),
+            "combined" => Ok(AccessLogFormat::Combined),
+            "json" => Ok(AccessLogFormat::Json),
+            _ => {
+                let message = format!("`{text}` will not do; give common, combined or json");
+                Err(self.error("server", "access_log_format", message))
+            }
+        }
+    }
+
+    fn log_format(&self) -> Result<Format, ConfigError> {
+        let Some(text) = self.text("server", "log_format") else { return Ok(Format::default()) };
+        Format::from_name(text)
+            .ok_or_else(|| self.error("server", "log_format", format!("`{text}` will not do; give {}", Format::NAMES)))
+    }
+
+    fn log_level(&self) -> Result<Severity, ConfigError> {
+        let Some(text) = self.text("server", "log_level") else { return Ok(Severity::Info) };
+        Severity::from_name(text)
+            .ok_or_else(|| self.error("server", "log_level", format!("`{text}` will not do; give {}", Severity::NAMES)))
     }
 
     fn trusted_proxies(&self) -> Result<Vec<IpNet>, ConfigError> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lookup::Reader;
 use super::{ConfigError, Secret, Table, params};
+use crate::logging::{Format, Levels, Severity};
 
 /// What an item of `bindto` begins with that names a Unix socket.
 pub(super) const UNIX_PREFIX: &str = "unix:";
@@ -107,6 +108,11 @@ pub struct ServerSettings {
     pub io_threads: usize,
     pub scheduling: Scheduling,
     pub access_log: Option<PathBuf>,
+    pub access_log_format: AccessLogFormat,
+    /// What the log looks like, unless the command line says so.
+    pub log_format: Format,
+    /// From which level on lines are written, unless the command line or the plugin's options say so.
+    pub log_level: Severity,
     /// Whether answers are compressed for clients that take it.
     pub compression: bool,
     /// Puts tracebacks into error replies.
@@ -124,6 +130,15 @@ pub struct ServerSettings {
 pub enum Scheduling {
     Batch,
     Normal,
+}
+
+/// `[server] access_log_format`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Common,
+    #[default]
+    Combined,
+    Json,
 }
 
 /// `[python]`.
@@ -195,6 +210,8 @@ pub struct PluginOptions {
     pub timeout: Option<Duration>,
     /// Whether an async call is cancelled when its client has left.
     pub cancel_on_disconnect: bool,
+    /// From which level on its lines are written; `None` leaves it to `[server] log_level`.
+    pub log_level: Option<Severity>,
 }
 
 /// How much of a request's body is read before the plugin is called.
@@ -211,7 +228,14 @@ pub enum BodyMode {
 
 impl Default for PluginOptions {
     fn default() -> Self {
-        Self { threads: 1, restart_on_reload: false, body: None, timeout: None, cancel_on_disconnect: false }
+        Self {
+            threads: 1,
+            restart_on_reload: false,
+            body: None,
+            timeout: None,
+            cancel_on_disconnect: false,
+            log_level: None,
+        }
     }
 }
 
@@ -274,6 +298,12 @@ impl Settings {
         self.plugin_params.values().filter_map(|text| params::parse(text, &self.plugins_dir).json_file).collect()
     }
 
+    /// Which lines of the log are written.
+    pub fn log_levels(&self) -> Levels {
+        let own = self.plugin_options.iter().filter_map(|(name, options)| Some((name.clone(), options.log_level?)));
+        Levels { general: self.server.log_level, by_name: own.collect() }
+    }
+
     /// The options of a plugin; defaults when it has none.
     pub fn options_of(&self, plugin: &str) -> PluginOptions {
         self.plugin_options.get(&plugin.to_lowercase()).cloned().unwrap_or_default()
@@ -298,6 +328,9 @@ pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
             "io_threads",
             "scheduling",
             "access_log",
+            "access_log_format",
+            "log_format",
+            "log_level",
             "compression",
             "debug",
             "legacy_status",

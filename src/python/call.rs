@@ -13,7 +13,7 @@ use super::interpreter::Shared;
 use super::ticket::Ticket;
 use super::{native, reply};
 use crate::exchange::{CallError, CallResult, PluginReply, Raised};
-use crate::logging::{self, Severity};
+use crate::logging::{self, Record, Severity};
 use crate::pipe::PipeReader;
 
 /// What `pserve_runtime.calls` knows as `call`.
@@ -46,8 +46,9 @@ impl Call {
     /// Answers with an exception, and puts its traceback into the log. The query stays out of it: it may hold a key.
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
         let error = PythonError::from_exception(py, error);
-        let line = format!("{} raised {}\n{}", self.ticket.request_line(), error.kind, error.traceback.trim_end());
-        py.detach(|| logging::emit(Severity::Error, self.ticket.instance.id(), &line));
+        let line = format!("{} raised {}", self.ticket.request_line(), error.kind);
+        let record = Record::about(self.ticket.instance.id(), Severity::Error, &line);
+        py.detach(|| Record { traceback: Some(&error.traceback), ..record }.emit());
         let raised = Raised { kind: error.kind, message: error.message, traceback: error.traceback };
         self.answer(Err(CallError::Raised(raised)));
     }

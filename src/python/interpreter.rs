@@ -31,7 +31,6 @@ use crate::config::Table;
 use crate::config::settings::PluginOptions;
 use crate::exchange::{CallError, PluginRequest};
 use crate::flight::FlightRecorder;
-use crate::logging::Severity;
 
 /// What the interpreter needs to know at its start.
 #[derive(Debug, Clone)]
@@ -45,7 +44,6 @@ pub struct InterpreterOptions {
     pub flight: Option<Arc<FlightRecorder>>,
     /// Where `faulthandler` writes when the process crashes; standard error otherwise. It must stay open.
     pub crash_report_fd: Option<RawFd>,
-    pub log_level: Severity,
     /// The command line's values as plugins see them in `prog_args`.
     pub ini_file: String,
     pub log_file: Option<String>,
@@ -515,7 +513,7 @@ fn prepare(
     let native = native::module(py)?;
     py.import("sys")?.getattr("modules")?.set_item("_pserve", native)?;
     embedded::install(py)?;
-    log_bridge::install(py, options.log_level)?;
+    log_bridge::install(py)?;
     let arguments = PyDict::new(py);
     arguments.set_item("plugins_dir", options.plugins_dir.as_os_str())?;
     arguments.set_item("ini_file", &options.ini_file)?;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::interpreter::Shared;
 use super::ticket::{Place, ThreadIdent, Ticket};
 use crate::exchange::{CallError, CallResult};
-use crate::logging::{self, Severity};
+use crate::logging::{self, Record, Severity};
 
 /// How long the stack of a lost thread is waited for before it is taken without the interpreter's leave.
 const STACK_PATIENCE: Duration = Duration::from_secs(2);
@@ -133,9 +133,12 @@ fn log_stack(shared: &Arc<Shared>, ticket: &Arc<Ticket>, ident: ThreadIdent, lin
     let (for_thread, for_ticket, text) = (Arc::clone(shared), Arc::clone(ticket), line.clone());
     let started = std::thread::Builder::new().name("stack".to_owned()).spawn(move || {
         let stack = for_thread.watch.thread_stack(ident, STACK_PATIENCE);
-        let is_there = for_ticket.place() == Place::Abandoned;
-        let stack = if is_there { stack } else { "it has ended meanwhile".to_owned() };
-        logging::emit(Severity::Warning, for_ticket.instance.id(), &format!("{text}\n{}", stack.trim_end()));
+        if for_ticket.place() == Place::Abandoned {
+            let record = Record::about(for_ticket.instance.id(), Severity::Warning, &text);
+            Record { traceback: Some(&stack), ..record }.emit();
+        } else {
+            logging::emit(Severity::Warning, for_ticket.instance.id(), &format!("{text}\nit has ended meanwhile"));
+        }
     });
     if started.is_err() {
         logging::emit(Severity::Warning, ticket.instance.id(), &line);

@@ -213,6 +213,7 @@ impl Supervisor {
     fn take_over(&mut self, current: &mut Current, key: Key, changed: Changed) {
         if let Some(config) = current.config.take() {
             self.config = config;
+            live::configure_log(&self.config.settings);
             current.config = Some(self.config.clone());
         }
         self.version += 1;

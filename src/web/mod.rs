@@ -1,6 +1,7 @@
 //! The only room that names warp and hyper. `routes` is the whole URL space on one screen.
 
 mod accept;
+mod access_line;
 mod access_log;
 mod activity;
 mod auth;

@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
+use super::access_line::ServedBy;
 use super::body_pace::TOO_SLOW;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
@@ -115,8 +116,11 @@ pub async fn answer<B: Buf>(
                 if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
             };
             // An error becomes its answer here: the code that the client sees is the one that counts.
-            let response = answer.await.unwrap_or_else(|error| error_reply(error, settings.server.debug));
+            let mut response = answer.await.unwrap_or_else(|error| error_reply(error, settings.server.debug));
             received.answered(response.status().as_u16());
+            if site.access_log.load().is_some() {
+                response.extensions_mut().insert(ServedBy(plugin.id().to_owned()));
+            }
             Ok(response)
         }
     }

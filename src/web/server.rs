@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 use tower_service::Service;
 
 use super::accept::{StopAccepting, accept};
-use super::access_log::{Access, AccessLog};
+use super::access_line::{Access, ServedBy};
+use super::access_log::AccessLog;
 use super::activity::{Activity, InFlight};
 use super::body::{BoxError, FlowingBody, Handed, Outgoing, PIECE_BYTES, SetAside};
 use super::client::{Connection, client};
@@ -222,28 +223,34 @@ fn with_own_body<B: Default>(
 /// A request as its line in the access log tells it, once the answer is known.
 struct LoggedRequest {
     log: Arc<AccessLog>,
+    began: Instant,
     client: Arc<str>,
     method: Method,
     target: String,
     version: Version,
     headers: HeaderMap,
+    /// Known when it is answered.
+    plugin: Option<String>,
 }
 
 impl LoggedRequest {
     fn new(log: Arc<AccessLog>, request: &Request<Incoming>, connection: &Connection, settings: &Settings) -> Self {
         Self {
             log,
+            began: Instant::now(),
             client: client(connection, request.headers(), &settings.server.trusted_proxies).ip,
             method: request.method().clone(),
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned(),
             version: connection.version,
             headers: request.headers().clone(),
+            plugin: None,
         }
     }
 
     /// Writes the line: now, or when a body that is still being written has come to its end.
-    fn log<B: http_body::Body>(self, response: &mut Response<Outgoing<B>>) {
+    fn log<B: http_body::Body>(mut self, response: &mut Response<Outgoing<B>>) {
         let status = response.status().as_u16();
+        self.plugin = response.extensions_mut().remove().map(|ServedBy(plugin)| plugin);
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         match response.body_mut() {
@@ -264,6 +271,8 @@ impl LoggedRequest {
             status,
             body_bytes,
             headers: &self.headers,
+            duration: self.began.elapsed(),
+            plugin: self.plugin.as_deref(),
         });
     }
 }
