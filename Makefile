@@ -8,7 +8,7 @@ SOAK_SECONDS ?= 600
 SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fuzz bench soak install clean
+.PHONY: help run build test check docs fuzz bench soak install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,6 +29,11 @@ check: ## formatting, clippy with warnings denied, ruff
 	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && \
 	cargo fmt --check && cargo fmt --check --manifest-path tests/fuzz/Cargo.toml && cargo clippy --locked --all-targets -- -D warnings && \
 	.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet .
+
+docs: ## write the table of all keys in docs/configuration.md anew
+	@python=$$(.ci/prepare build | tail -n 1) && export PYO3_PYTHON="$$python" && cargo build --locked && \
+	target/debug/pserve generate config-table > target/config-table.md && \
+	sed -i -e '/^<!-- keys: begin -->$$/,/^<!-- keys: end -->$$/{//!d}' -e '/^<!-- keys: begin -->$$/r target/config-table.md' docs/configuration.md
 
 fuzz: ## feed the readers of INI files, fields and heads odd input for FUZZ_SECONDS (installs cargo-fuzz)
 	@python=$$(.ci/prepare fuzz | tail -n 1) && export PYO3_PYTHON="$$python" && tests/fuzz/run $(FUZZ_SECONDS)

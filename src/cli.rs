@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::logging::Severity;
 
@@ -66,6 +68,21 @@ pub enum Command {
         #[arg(default_value = "typings")]
         folder: PathBuf,
     },
+
+    /// Write what is made from this program's own definitions: the man page, completions, the table of all keys
+    #[command(hide = true, subcommand)]
+    Generate(Generated),
+}
+
+/// `pserve generate`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Generated {
+    /// pserve.1, for man
+    Man,
+    /// What a shell completes after `pserve`
+    Completions { shell: Shell },
+    /// The table of all keys, in Markdown
+    ConfigTable,
 }
 
 /// `pserve dev`.
@@ -148,8 +165,10 @@ fn parse_level(text: &str) -> Result<GivenLevel, String> {
 /// What the command line amounts to when it is no order to serve.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotServing {
-    /// `--help` or `--version`: the text to print.
+    /// `--help`: the text to print.
     Answer(String),
+    /// `--version`.
+    Version,
     /// A mistake, in one line.
     Mistake(String),
 }
@@ -158,6 +177,9 @@ impl Cli {
     /// Reads the process's command line.
     pub fn from_command_line() -> Result<Self, NotServing> {
         Self::try_parse().map_err(|problem| {
+            if problem.kind() == ErrorKind::DisplayVersion {
+                return NotServing::Version;
+            }
             let text = problem.to_string();
             if !problem.use_stderr() {
                 return NotServing::Answer(text);
@@ -165,6 +187,11 @@ impl Cli {
             let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             NotServing::Mistake(format!("{first} (pserve --help lists the options)"))
         })
+    }
+
+    /// The command line as it is meant for people, without what only this program says to itself.
+    pub fn definition() -> clap::Command {
+        without_hidden(&Self::command())
     }
 
     /// The INI file that is meant: the one given, else `pserve.ini`, else `config.ini`.
@@ -206,4 +233,23 @@ impl Cli {
     pub fn severity(&self) -> Severity {
         self.level.as_ref().map_or(Severity::Info, |level| level.severity)
     }
+}
+
+fn without_hidden(command: &clap::Command) -> clap::Command {
+    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let commands = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut visible = clap::Command::new(command.get_name().to_owned())
+        .disable_help_flag(command.is_disable_help_flag_set())
+        .args(arguments)
+        .subcommands(commands.map(without_hidden));
+    if let Some(version) = command.get_version() {
+        visible = visible.version(version.to_owned());
+    }
+    if let Some(about) = command.get_about() {
+        visible = visible.about(about.clone());
+    }
+    if let Some(more) = command.get_after_help() {
+        visible = visible.after_help(more.clone());
+    }
+    visible
 }

@@ -14,6 +14,7 @@
 //! * [`client`]: asks the server of an INI file, for commands.
 //! * [`dev`]: `pserve dev`, on the supervisor's side: watches files, writes to the terminal.
 //! * [`scaffold`]: `pserve new`.
+//! * [`generate`]: man page, completions, table of keys.
 //! * [`supervisor`]: the parent process, which people signal; never starts Python.
 //! * [`handoff`]: what the supervisor and a worker say to each other.
 //! * [`worker`]: the serving process's start order and stop order.
@@ -30,6 +31,7 @@ pub mod dev;
 pub mod exchange;
 pub mod exit_status;
 pub mod flight;
+pub mod generate;
 pub mod handoff;
 pub mod logging;
 pub mod metrics;

@@ -7,12 +7,17 @@ use std::path::PathBuf;
 use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
 use pserve::handoff::Seat;
-use pserve::{check, dev, exit_status, python, scaffold, supervisor, worker};
+use pserve::{check, dev, exit_status, generate, python, scaffold, supervisor, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
         Ok(cli) => run(&cli),
         Err(NotServing::Answer(text)) => status_of(answer(&text), exit_status::CLEAN),
+        Err(NotServing::Version) => {
+            let version = env!("CARGO_PKG_VERSION");
+            let text = format!("pserve {version} (CPython {})\n", python::version());
+            status_of(answer(&text), exit_status::CLEAN)
+        }
         Err(NotServing::Mistake(mistake)) => {
             exit_status::complain(&mistake);
             exit_status::USAGE
@@ -41,6 +46,7 @@ fn run(cli: &Cli) -> i32 {
             done_with(written, |words| Ok(answer(&words)?))
         }
         Some(Command::Python { arguments }) => script(cli, arguments),
+        Some(Command::Generate(what)) => status_of(answer(&generate::text(*what)), exit_status::CLEAN),
         Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
             Ok(files) => {
                 let list: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
