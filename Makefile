@@ -3,15 +3,19 @@
 SHELL := /bin/bash
 CONFIG ?= config.ini
 PREFIX ?= /usr/local
+# Debian's own packages have theirs in $(PREFIX)/share/zsh/vendor-completions.
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+EXAMPLESDIR ?= $(PREFIX)/share/doc/pserve/examples
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 SOAK_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check docs fuzz bench soak install clean
+.PHONY: help run build test check docs fuzz bench soak install uninstall clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: ## install what is missing, build, and serve config.ini with python_plugins/
 	@python=$$(.ci/prepare build | tail -n 1) && export PYO3_PYTHON="$$python" && \
@@ -44,8 +48,25 @@ bench: build ## compare the speed with the Python program (installs it and wrk)
 soak: build ## ten minutes of load with reloads and crashes, then counts that must be zero (SOAK_SECONDS=60: one minute)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
-install: build ## install the binary into $(PREFIX)/bin
-	install -D -m 755 target/release/pserve $(DESTDIR)$(PREFIX)/bin/pserve
+# A binary that is there already is installed as it is; without one it is built.
+install: $(if $(BINARY),,build) ## install into PREFIX, below DESTDIR: binary, man page, completions, units, sample INI (BINARY=FILE builds nothing)
+	@set -eo pipefail; binary="$(or $(BINARY),target/release/pserve)"; run="$$(realpath "$$binary")"; \
+	put() { install -D -m "$$1" "$$2" "$(DESTDIR)$$3" && echo "  $(DESTDIR)$$3"; }; \
+	made() { "$$run" generate $$1 | put 644 /dev/stdin "$$2"; }; \
+	put 755 "$$binary" "$(PREFIX)/bin/pserve"; \
+	made man "$(PREFIX)/share/man/man1/pserve.1"; \
+	made "completions bash" "$(PREFIX)/share/bash-completion/completions/pserve"; \
+	made "completions zsh" "$(ZSHDIR)/_pserve"; \
+	made "completions fish" "$(PREFIX)/share/fish/vendor_completions.d/pserve.fish"; \
+	sed "s:/usr/local/bin/pserve:$(PREFIX)/bin/pserve:" docs/deploy/pserve.service | put 644 /dev/stdin "$(UNITDIR)/pserve.service"; \
+	put 644 docs/deploy/pserve.socket "$(UNITDIR)/pserve.socket"; \
+	for sample in pserve.ini logrotate.conf nginx.conf; do put 644 "docs/deploy/$$sample" "$(EXAMPLESDIR)/$$sample"; done
+
+uninstall: ## remove what `make install` has put there, with the same PREFIX and DESTDIR
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/pserve share/man/man1/pserve.1 share/bash-completion/completions/pserve \
+		share/fish/vendor_completions.d/pserve.fish) $(DESTDIR)$(ZSHDIR)/_pserve \
+		$(addprefix $(DESTDIR)$(UNITDIR)/,pserve.service pserve.socket) \
+		$(addprefix $(DESTDIR)$(EXAMPLESDIR)/,pserve.ini logrotate.conf nginx.conf)
 
 clean: ## remove everything that was built
 	rm -rf target .venv .ruff_cache .pytest_cache

@@ -48,11 +48,17 @@ pub enum Command {
     /// Say what would work and what would not, and what to do about it; serves nothing
     Check(CheckArguments),
 
+    /// Call a plugin once, without a server, and print its answer
+    Call(CallArguments),
+
     /// Serve a folder while you write in it: takes up what is saved, shows errors and requests
     Dev(DevArguments),
 
     /// Write a new plugin with its test
     New(NewArguments),
+
+    /// List the plugins of the running server, or of the files where none runs
+    Plugins(PluginsArguments),
 
     /// Run the Python inside: a script, -m MODULE, -c CODE, or a prompt, with plugincore to import
     #[command(disable_help_flag = true)]
@@ -83,6 +89,76 @@ pub enum Generated {
     Completions { shell: Shell },
     /// The table of all keys, in Markdown
     ConfigTable,
+}
+
+/// `pserve call`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "The answer's body goes to standard output; logs, and what plugins print, to standard error.\n\
+                  Exit status: 0 the answer is a success, 1 it is an error (400 and above) or there is none, \
+                  2 the command line or the configuration is wrong.")]
+pub struct CallArguments {
+    /// Name of the plugin, as in the path of a request
+    pub name: String,
+
+    /// Fields of the query
+    #[arg(value_name = "KEY=VALUE", value_parser = parse_field)]
+    pub fields: Vec<(String, String)>,
+
+    /// File with a JSON body; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// API key, sent as a Bearer token
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+
+    /// Method of the request [default: GET, with --json POST]
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+
+    /// Header of the request; may be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub headers: Vec<(String, String)>,
+
+    /// What follows the plugin's name in the path
+    #[arg(long, value_name = "PATH")]
+    pub subpath: Option<String>,
+
+    /// Print the status and the headers of the answer before its body
+    #[arg(long)]
+    pub include: bool,
+
+    /// INI file [default: pserve.ini, else config.ini, in the current folder, else none]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
+
+    /// Folder of plugin files [default: the INI file's; without one plugins, else python_plugins]
+    #[arg(long = "plugins", value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+
+    /// What of the log goes to standard error: DEBUG, INFO, WARNING, ERROR or CRITICAL [default: WARNING]
+    #[arg(short = 'v', long, value_name = "LEVEL", value_parser = parse_level)]
+    pub level: Option<GivenLevel>,
+}
+
+/// `pserve plugins`.
+#[derive(Debug, Clone, Args)]
+pub struct PluginsArguments {
+    /// Write the list as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Ask no server: try the files as they are now, in a process of their own
+    #[arg(long)]
+    pub files: bool,
+
+    /// INI file [default: pserve.ini, else config.ini, in the current folder, else none]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub ini_file: Option<PathBuf>,
+
+    /// Folder of plugin files, which are tried [default: the INI file's; without one plugins, else python_plugins]
+    #[arg(long = "plugins", value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
 }
 
 /// `pserve dev`.
@@ -138,6 +214,10 @@ pub struct CheckArguments {
     #[arg(long, hide = true)]
     pub child: bool,
 
+    /// Folder of plugin files that the child process works with in place of the INI file's
+    #[arg(long = "child-folder", hide = true)]
+    pub child_folder: Option<PathBuf>,
+
     /// What the child process tries
     #[arg(long = "child-file", hide = true)]
     pub child_files: Vec<PathBuf>,
@@ -162,6 +242,17 @@ fn parse_level(text: &str) -> Result<GivenLevel, String> {
     Ok(GivenLevel { severity, as_typed: text.to_owned() })
 }
 
+fn parse_field(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = pair.ok_or_else(|| "give KEY=VALUE".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or_else(|| "give 'NAME: VALUE'".to_owned())?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
 /// What the command line amounts to when it is no order to serve.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotServing {
@@ -184,7 +275,13 @@ impl Cli {
             if !problem.use_stderr() {
                 return NotServing::Answer(text);
             }
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            let mut lines = text.lines();
+            let mut first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            // What is missing stands on the lines below.
+            if first.ends_with(':') {
+                let named = lines.map_while(|line| line.strip_prefix("  ").map(str::trim));
+                first = format!("{first} {}", named.collect::<Vec<_>>().join(", "));
+            }
             NotServing::Mistake(format!("{first} (pserve --help lists the options)"))
         })
     }
@@ -194,16 +291,23 @@ impl Cli {
         without_hidden(&Self::command())
     }
 
-    /// The INI file that is meant: the one given, else `pserve.ini`, else `config.ini`.
-    /// The error is the line to show.
-    pub fn ini_path(&self) -> Result<PathBuf, String> {
+    /// The INI file that was typed, with the command or before it.
+    fn given_ini(&self) -> Option<&PathBuf> {
         let of_command = match &self.command {
+            Some(Command::Call(arguments)) => arguments.ini_file.as_ref(),
             Some(Command::Check(arguments)) => arguments.ini_file.as_ref(),
             Some(Command::Dev(arguments)) => arguments.ini_file.as_ref(),
             Some(Command::New(arguments)) => arguments.ini_file.as_ref(),
+            Some(Command::Plugins(arguments)) => arguments.ini_file.as_ref(),
             _ => None,
         };
-        if let Some(given) = of_command.or(self.ini_file.as_ref()) {
+        of_command.or(self.ini_file.as_ref())
+    }
+
+    /// The INI file that is meant: the one given, else `pserve.ini`, else `config.ini`.
+    /// The error is the line to show.
+    pub fn ini_path(&self) -> Result<PathBuf, String> {
+        if let Some(given) = self.given_ini() {
             if given.exists() {
                 return Ok(given.clone());
             }
@@ -216,12 +320,7 @@ impl Cli {
 
     /// The INI file that was named; one that just lies there does not count. The error is the line to show.
     pub fn named_ini(&self) -> Result<Option<PathBuf>, String> {
-        let is_named = match &self.command {
-            Some(Command::Dev(arguments)) => arguments.ini_file.is_some(),
-            Some(Command::New(arguments)) => arguments.ini_file.is_some(),
-            _ => false,
-        } || self.ini_file.is_some();
-        is_named.then(|| self.ini_path()).transpose()
+        self.given_ini().map(|_| self.ini_path()).transpose()
     }
 
     /// Whether somebody writes plugins while they are served.
@@ -231,7 +330,11 @@ impl Cli {
 
     /// What the log shows.
     pub fn severity(&self) -> Severity {
-        self.level.as_ref().map_or(Severity::Info, |level| level.severity)
+        let (given, usual) = match &self.command {
+            Some(Command::Call(arguments)) => (arguments.level.as_ref(), Severity::Warning),
+            _ => (None, Severity::Info),
+        };
+        given.or(self.level.as_ref()).map_or(usual, |level| level.severity)
     }
 }
 

@@ -98,3 +98,11 @@ class Greet(BasePlugin):
     def request_handler(self, **data):
         return 'hello'
 ";
+
+#[test]
+fn an_argument_that_is_missing_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (status, _, err) = run_to_end(dir.path(), &["call"]);
+    assert_eq!((status, err.lines().count()), (2, 1), "{err}");
+    assert!(err.contains("not provided: <NAME>"), "{err}");
+}

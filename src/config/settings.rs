@@ -274,6 +274,13 @@ impl Settings {
         self.plugin_params.values().filter_map(|text| params::parse(text, &self.plugins_dir).json_file).collect()
     }
 
+    /// The names of what `[plugin_parms]` gives the constructors of a file; their values may be keys.
+    pub fn argument_names(&self, file: &Path) -> Vec<String> {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+        let text = self.plugin_params.get(&stem).map(String::as_str).unwrap_or_default();
+        params::parse(text, &self.plugins_dir).inline.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// The options of a plugin; defaults when it has none.
     pub fn options_of(&self, plugin: &str) -> PluginOptions {
         self.plugin_options.get(&plugin.to_lowercase()).cloned().unwrap_or_default()

@@ -24,7 +24,7 @@ use crate::metrics::PluginMetrics;
 use crate::plugins::Held;
 
 /// Methods that every plugin takes; HEAD is GET without the body.
-const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
+pub const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
 
 /// The head of a request as warp's filters give it.
 #[derive(Debug)]
