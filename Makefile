@@ -15,7 +15,7 @@ SOAK_OPTIONS ?=
 .PHONY: help run build test check docs fuzz bench soak install uninstall clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: ## install what is missing, build, and serve config.ini with python_plugins/
 	@python=$$(.ci/prepare build | tail -n 1) && export PYO3_PYTHON="$$python" && \

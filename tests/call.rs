@@ -209,3 +209,30 @@ fn an_interrupted_call_ends_its_plugin() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
     assert!(rest.contains("ended"), "{rest}");
 }
+
+#[test]
+fn the_page_about_it_shows_what_the_sample_plugins_answer() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/commands.md")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("python_plugins")).unwrap();
+    for name in ["hello.py", "systeminfo.py"] {
+        std::fs::copy(root.join("python_plugins").join(name), dir.path().join("python_plugins").join(name)).unwrap();
+    }
+    let (status, out, err) = call(dir.path(), &["hello", "name=Ada"]);
+    assert_eq!((status, out.as_str()), (0, r#"{"hello":"Ada"}"#), "{err}");
+    assert!(page.contains(&format!("$ pserve call hello name=Ada\n{out}\n")), "{out}");
+    std::fs::write(
+        dir.path().join("my.ini"),
+        "[paths]\nplugins=python_plugins\n[plugin_parms]\nsysteminfo=interval=3\n",
+    )
+    .unwrap();
+    let (_, out, _) = run_to_end(dir.path(), &["plugins", "--files", "-i", "my.ini"]);
+    // The server's list differs in its state, and knows no lines.
+    let words = |text: &str| {
+        let text = text.replace("serving", "loads").replace(".py:14", ".py").replace(".py:23", ".py");
+        text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    let (_, table) = out.split_once("\n\n").unwrap();
+    assert!(words(&page).contains(&words(table)), "{}", words(table));
+}

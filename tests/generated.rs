@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::run_to_end;
-use pserve::config::keys::{Default, SECTIONS};
+use pserve::config::keys::{DefaultValue, SECTIONS};
 
 fn output_of(arguments: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
@@ -55,7 +55,7 @@ fn the_man_page_has_every_key_with_its_default_and_every_option() {
             let (_, rest) = part.split_once(&format!("\\fB{}\\fR (", key.name)).unwrap();
             let facts = rest.lines().next().unwrap();
             assert!(facts.contains(&key.kind.to_string()) && facts.contains(key.unit), "{}: {facts}", key.name);
-            if let Default::Is(default) = key.default {
+            if let DefaultValue::Is(default) = key.default {
                 assert!(facts.ends_with(&format!("default {default})")), "{}: {facts}", key.name);
             }
         }

@@ -262,7 +262,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::{Default, Kind, Names, SECTIONS, named_keys};
+    use crate::config::keys::{DefaultValue, Kind, Names, SECTIONS, named_keys};
     use crate::config::settings::PluginOptions;
     use crate::config::{Source, Table};
 
@@ -305,15 +305,15 @@ mod tests {
                 let real = shown(if is_of_others { &with_others } else { &nothing_set }, section.name, key.name);
                 let title = section.title_of(key);
                 match key.default {
-                    Default::Is(default) => assert_eq!(real.as_deref(), Some(default), "{title}"),
-                    Default::Unset => assert_eq!(real, None, "{title}"),
-                    Default::Needed => {
+                    DefaultValue::Is(default) => assert_eq!(real.as_deref(), Some(default), "{title}"),
+                    DefaultValue::Unset => assert_eq!(real, None, "{title}"),
+                    DefaultValue::Needed => {
                         let text = format!("[{}]\n", section.name);
                         let table = Table::parse_with(&text, Path::new("x"), &|_| None).expect("good text");
                         let problem = Settings::from_table(&table, Path::new("x")).expect_err("it is needed");
                         assert!(problem.to_string().contains(&title), "{problem}");
                     }
-                    Default::Depends(words) => assert!(!words.is_empty(), "{title}"),
+                    DefaultValue::Depends(words) => assert!(!words.is_empty(), "{title}"),
                 }
             }
         }
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn options_of_plugins_have_the_defaults_of_the_table() {
         for key in keys::section("plugin_options").expect("it is there").keys {
-            let Default::Is(default) = key.default else { continue };
+            let DefaultValue::Is(default) = key.default else { continue };
             let text = format!("[paths]\nplugins=/tmp\n[plugin_options]\na={}={default}\n", key.name);
             let settings = config(&text).settings;
             assert_eq!(settings.options_of("a"), PluginOptions::default(), "{}", key.name);

@@ -7,7 +7,7 @@ use roff::{Inline, Roff, bold, italic, roman};
 
 use super::markdown::plain;
 use crate::cli::Cli;
-use crate::config::keys::{Default, Key, SECTIONS, Section};
+use crate::config::keys::{DefaultValue, Key, SECTIONS, Section};
 
 const FILES: [(&str, &str); 5] = [
     (
@@ -166,10 +166,10 @@ fn configuration(roff: &mut Roff) {
 fn facts(section: &Section, key: &Key) -> String {
     let unit = if key.unit.is_empty() { String::new() } else { format!(", {}", key.unit) };
     let default = match key.default {
-        Default::Needed => "needed".to_owned(),
-        Default::Unset => "not set by default".to_owned(),
-        Default::Is(text) => format!("default {text}"),
-        Default::Depends(words) => format!("default: {}", plain(words)),
+        DefaultValue::Needed => "needed".to_owned(),
+        DefaultValue::Unset => "not set by default".to_owned(),
+        DefaultValue::Is(text) => format!("default {text}"),
+        DefaultValue::Depends(words) => format!("default: {}", plain(words)),
     };
     let place = if section.title_of(key).contains(": ") { "in the value of <name>; " } else { "" };
     format!("{place}{}{unit}; {default}", key.kind)

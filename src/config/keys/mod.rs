@@ -36,7 +36,7 @@ pub enum Names {
 pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
-    pub default: Default,
+    pub default: DefaultValue,
     /// What a number counts; empty where there is nothing to count.
     pub unit: &'static str,
     /// In Markdown, with links as seen from `docs/`.
@@ -62,7 +62,7 @@ pub enum Kind {
 
 /// What counts when a key is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Default {
+pub enum DefaultValue {
     /// It must be set.
     Needed,
     /// Nothing: what the key is for does not happen.

@@ -1,9 +1,9 @@
 //! The table itself, in the order of the documentation.
 
-use super::Default::{Depends, Is, Needed, Unset};
+use super::DefaultValue::{Depends, Is, Needed, Unset};
 use super::Kind::{Decimal, List, Mode, Number, OneOf, Path, Text, Truth};
 use super::Names::{AlsoTheirs, OfFiles, OfPlugins, Ours};
-use super::{Default, Key, Kind, Section};
+use super::{DefaultValue, Key, Kind, Section};
 
 /// Every section that the server reads.
 pub const SECTIONS: [Section; 10] = [
@@ -20,7 +20,7 @@ pub const SECTIONS: [Section; 10] = [
 ];
 
 /// Name, type, default, unit, meaning.
-const fn key(name: &'static str, kind: Kind, default: Default, unit: &'static str, meaning: &'static str) -> Key {
+const fn key(name: &'static str, kind: Kind, default: DefaultValue, unit: &'static str, meaning: &'static str) -> Key {
     Key { name, kind, default, unit, meaning }
 }
 
