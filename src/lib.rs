@@ -10,12 +10,16 @@
 //! * [`metrics`]: what is counted, and the text of `/metrics`.
 //! * [`pipe`]: bytes on their way between a connection and Python.
 //! * [`exchange`]: what passes between the web room and the Python room, as plain data.
+//! * [`choice`]: which configuration a command without a server works with.
+//! * [`call`]: `pserve call`.
+//! * [`listing`]: `pserve plugins`.
 //! * [`check`]: `pserve check`, the doctor.
 //! * [`top`]: `pserve top`.
 //! * [`palette`]: colours for a terminal that wants them.
 //! * [`client`]: asks the server of an INI file, for commands.
 //! * [`dev`]: `pserve dev`, on the supervisor's side: watches files, writes to the terminal.
 //! * [`scaffold`]: `pserve new`.
+//! * [`generate`]: man page, completions, table of keys.
 //! * [`supervisor`]: the parent process, which people signal; never starts Python.
 //! * [`handoff`]: what the supervisor and a worker say to each other.
 //! * [`worker`]: the serving process's start order and stop order.
@@ -23,7 +27,9 @@
 //! * [`plugins`]: what a plugin is to the server: loaded, called, reloaded. Knows no HTTP.
 //! * [`python`]: the interpreter, its event loop, one call. The only room that names pyo3.
 
+pub mod call;
 pub mod check;
+pub mod choice;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -32,7 +38,9 @@ pub mod dev;
 pub mod exchange;
 pub mod exit_status;
 pub mod flight;
+pub mod generate;
 pub mod handoff;
+pub mod listing;
 pub mod logging;
 pub mod metrics;
 pub mod palette;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::keys::{self, Names};
 use super::lookup::{self, Reader, absolute, nearest, to_usize};
 use super::settings::{
-    AccessLogFormat, BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS,
-    PluginOptions, Recycling, Scheduling, ServerSettings, TlsFiles, UNIX_PREFIX, server_sections,
+    AccessLogFormat, BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, PluginOptions,
+    Recycling, Scheduling, ServerSettings, TlsFiles, UNIX_PREFIX,
 };
 use super::{ConfigError, Secret, value};
 use crate::logging::{Format, Severity};
@@ -22,8 +23,6 @@ const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 /// Where a bare folder of documents is served.
 const DEFAULT_DOCUMENTS_ROUTE: &str = "doc";
-
-const PLUGIN_OPTIONS: [&str; 6] = ["threads", "reload", "body", "timeout", "cancel_on_disconnect", "log"];
 
 impl Reader<'_> {
     pub(super) fn listen_addresses(&self) -> Result<Vec<ListenAddress>, ConfigError> {
@@ -205,7 +204,10 @@ impl Reader<'_> {
                         let what = || refuse(&format!("give log=LEVEL: {}", Severity::NAMES));
                         options.log_level = Some(level.ok_or_else(what)?);
                     }
-                    _ => warnings.push(self.unknown("plugin_options", &name, &PLUGIN_OPTIONS, entry.line)),
+                    _ => {
+                        let known = keys::section("plugin_options").map(|section| section.key_names());
+                        warnings.push(self.unknown("plugin_options", &name, &known.unwrap_or_default(), entry.line));
+                    }
                 }
             }
             by_plugin.insert(entry.key.clone(), options);
@@ -329,7 +331,7 @@ impl Reader<'_> {
 
     /// One of the two would silently not count.
     pub(super) fn refuse_sections_that_differ_by_case(&self) -> Result<(), ConfigError> {
-        for name in server_sections() {
+        for name in keys::section_names() {
             let mut same = self.table.sections.iter().filter(|section| section.name.trim().eq_ignore_ascii_case(name));
             if let (Some(first), Some(second)) = (same.next(), same.next()) {
                 return Err(ConfigError {
@@ -347,11 +349,11 @@ impl Reader<'_> {
     }
 
     pub(super) fn warn_of_unknown_keys(&self, warnings: &mut Vec<String>) {
-        for (name, known) in OWN_SECTIONS {
-            let section = self.table.section(name);
+        for (ours, known) in keys::named_keys().filter(|(section, _)| section.names == Names::Ours) {
+            let section = self.table.section(ours.name);
             for entry in section.into_iter().flat_map(|section| &section.entries).filter(|entry| !entry.is_default) {
                 if !known.contains(&entry.key.as_str()) {
-                    warnings.push(self.unknown(name, &entry.key, known, entry.line));
+                    warnings.push(self.unknown(ours.name, &entry.key, &known, entry.line));
                 }
             }
         }

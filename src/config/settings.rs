@@ -304,6 +304,13 @@ impl Settings {
         Levels { general: self.server.log_level, by_name: own.collect() }
     }
 
+    /// The names of what `[plugin_parms]` gives the constructors of a file; their values may be keys.
+    pub fn argument_names(&self, file: &Path) -> Vec<String> {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+        let text = self.plugin_params.get(&stem).map(String::as_str).unwrap_or_default();
+        params::parse(text, &self.plugins_dir).inline.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// The options of a plugin; defaults when it has none.
     pub fn options_of(&self, plugin: &str) -> PluginOptions {
         self.plugin_options.get(&plugin.to_lowercase()).cloned().unwrap_or_default()
@@ -312,69 +319,6 @@ impl Settings {
 
 /// First parts of paths that control routes answer: neither a plugin nor documents can have them.
 pub const CONTROL_ROUTES: [&str; 4] = ["plugins", "reload", "load", "unload"];
-
-/// Every section that the server reads.
-pub fn server_sections() -> impl Iterator<Item = &'static str> {
-    let with_keys = OWN_SECTIONS.iter().chain(&OLD_SECTIONS).map(|(name, _)| *name);
-    with_keys.chain(["plugin_parms", "plugin_options"])
-}
-
-/// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
-pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
-    (
-        "server",
-        &[
-            "workers",
-            "io_threads",
-            "scheduling",
-            "access_log",
-            "access_log_format",
-            "log_format",
-            "log_level",
-            "compression",
-            "debug",
-            "legacy_status",
-            "required_plugins",
-            "trusted_proxies",
-        ],
-    ),
-    ("python", &["venv"]),
-    (
-        "limits",
-        &[
-            "body",
-            "header_block",
-            "first_byte_timeout",
-            "header_timeout",
-            "body_timeout",
-            "send_timeout",
-            "idle_timeout",
-            "handshake_timeout",
-            "request_timeout",
-            "drain_timeout",
-            "load_timeout",
-            "handler_threads",
-            "lost_threads",
-            "waiting_calls",
-            "connections",
-            "connections_per_client",
-            "crash_quarantine",
-            "loop_stall",
-            "max_requests",
-            "max_memory_mb",
-            "max_age",
-        ],
-    ),
-];
-
-/// The sections that the Python program has too, with their keys. Others in them may be the user's own.
-pub const OLD_SECTIONS: [(&str, &[&str]); 5] = [
-    ("network", &["bindto", "port", "socket_mode"]),
-    ("paths", &["plugins", "documents", "indexfile", "pidfile"]),
-    ("SSL", &["enabled", "certfile", "keyfile"]),
-    ("auth", &["apikey"]),
-    ("cors", &["enabled", "origin_url", "acl"]),
-];
 
 #[cfg(test)]
 mod tests {

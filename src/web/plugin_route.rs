@@ -25,7 +25,7 @@ use crate::exchange::{BodyFields, CallError, PluginRequest, PythonError};
 use crate::plugins::{Held, Plugin};
 
 /// Methods that every plugin takes; HEAD is GET without the body.
-const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
+pub const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
 
 /// The head of a request.
 #[derive(Debug)]
