@@ -14,7 +14,7 @@ use super::fields::{body_fields, decode_path, url_encoded};
 use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
-use super::{Site, auth, documents};
+use super::{Site, auth, documents, openapi};
 use crate::config::KeyRule;
 use crate::config::settings::BodyMode;
 use crate::exchange::{CallError, PluginRequest};
@@ -49,6 +49,7 @@ enum Target {
         id: String,
     },
     Probe(Probe),
+    OpenApi,
     /// A static file: the decoded path under the documents' route.
     Document {
         rest: Option<String>,
@@ -80,14 +81,16 @@ pub async fn answer<B: Buf>(
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
             }
-            let body = request_body::receive(&head.headers, body, limits, BodyMode::Read).await?;
-            let request = plugin_request(site, head, None, body).await;
-            let global = site.config.get().settings.global_key.clone();
-            let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
-            if !matches!(auth::judge(&rule, global.as_ref(), &request), auth::Verdict::Allowed) {
-                return Err(ApiError::Unauthorized);
-            }
+            let request = with_global_key(site, head, body).await?;
             control_routes::answer(site, route, &request).await
+        }
+        Target::OpenApi => {
+            if !matches!(head.method, Method::GET | Method::HEAD) {
+                let allow = "GET, HEAD".to_owned();
+                return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
+            let request = with_global_key(site, head, body).await?;
+            Ok(openapi::answer(site, &request))
         }
         Target::Plugin { id, metrics, subpath, own_methods, body_mode } => {
             let received = metrics.received();
@@ -113,6 +116,23 @@ pub async fn answer<B: Buf>(
             Ok(response)
         }
     }
+}
+
+/// Receives a request for the server itself. Errs when it does not hold the global key, where one is set.
+async fn with_global_key<B: Buf>(
+    site: &Site,
+    head: Head,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+) -> Result<PluginRequest, ApiError> {
+    let config = site.config.get();
+    let body = request_body::receive(&head.headers, body, &config.settings.limits, BodyMode::Read).await?;
+    let request = plugin_request(site, head, None, body).await;
+    let global = config.settings.global_key.as_ref();
+    let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
+    if !matches!(auth::judge(&rule, global, &request), auth::Verdict::Allowed) {
+        return Err(ApiError::Unauthorized);
+    }
+    Ok(request)
 }
 
 async fn call_plugin(site: &Site, id: &str, mut request: PluginRequest) -> Result<Response, ApiError> {
@@ -167,6 +187,9 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         }
         if let Some(probe) = Probe::parse(raw_path) {
             return Ok(Target::Probe(probe));
+        }
+        if raw_path == openapi::PATH && site.config.get().settings.server.openapi {
+            return Ok(Target::OpenApi);
         }
         return find_document(site, &segments).ok_or_else(|| not_found(site, raw_path));
     };
