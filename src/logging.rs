@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
 
 use crate::console::Console;
+use crate::request_id::RequestId;
 
 /// How much a line matters, in Python's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,9 +169,24 @@ pub fn without_secrets(text: &str) -> String {
 
 /// Writes one record. Never panics and never fails: a log that cannot be written is no reason to stop serving.
 pub fn emit(severity: Severity, name: &str, message: &str) {
-    if let Some(sink) = SINK.get().filter(|sink| severity >= sink.level) {
-        sink.write(severity, name, message);
+    emit_for(None, severity, name, message);
+}
+
+/// As [`emit`], for a record that has to do with a request: its first line ends with the request's id.
+pub fn emit_for(request_id: Option<&RequestId>, severity: Severity, name: &str, message: &str) {
+    let Some(sink) = SINK.get().filter(|sink| severity >= sink.level) else {
+        return;
+    };
+    match request_id {
+        None => sink.write(severity, name, message),
+        Some(request_id) => sink.write(severity, name, &with_request(message, request_id)),
     }
+}
+
+/// What follows the first line is a traceback, as a rule, and stays as it is.
+fn with_request(message: &str, request_id: &RequestId) -> String {
+    let (first, rest) = message.split_at(message.find('\n').unwrap_or(message.len()));
+    format!("{first} [request {request_id}]{rest}")
 }
 
 /// A key that must never be written: it is replaced by `***` wherever it turns up, also after it has been changed.
@@ -338,6 +354,12 @@ mod tests {
     #[test]
     fn a_message_cannot_move_the_cursor() {
         assert_eq!(printable("a\u{1b}[2Jb\rc\td\r\ne"), "a\\x1b[2Jb\\x0dc\td\ne");
+    }
+
+    #[test]
+    fn the_request_stands_at_the_end_of_the_first_line() {
+        let line = with_request("GET /x raised KeyError\nTraceback", &RequestId::Given("id".parse().expect("a value")));
+        assert_eq!(line, "GET /x raised KeyError [request id]\nTraceback");
     }
 
     #[test]

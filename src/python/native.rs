@@ -53,7 +53,8 @@ pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
 #[pyfunction(name = "log")]
 fn write_log(py: Python<'_>, number: i32, name: String, message: &Bound<'_, PyString>) {
     let message = message.to_string_lossy().into_owned();
-    py.detach(|| logging::emit(Severity::from_python_number(number), &name, &message));
+    let request_id = super::context::current_request(py).unwrap_or_default();
+    py.detach(|| logging::emit_for(request_id.as_ref(), Severity::from_python_number(number), &name, &message));
 }
 
 /// Called in a child right after `os.fork()`.

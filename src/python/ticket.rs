@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::instance::PluginInstance;
 use crate::exchange::{CallError, CallResult, PluginReply, PluginRequest, ReplyBody};
 use crate::flight::{Entry, FlightRecorder};
+use crate::logging::{self, Severity};
 use crate::pipe::PipeWriter;
 
 /// Told how a call goes on the Python side, and dropped when it has ended there, whether or not anybody still waits for
@@ -69,6 +70,16 @@ impl Ticket {
     /// Method and path; the query may hold a key.
     pub(super) fn request_line(&self) -> String {
         format!("{} {}", self.request.method, self.request.raw_path)
+    }
+
+    /// Writes a record about it, in the name of its plugin.
+    pub(super) fn log(&self, severity: Severity, message: &str) {
+        logging::emit_for(Some(&self.request.request_id), severity, self.instance.id(), message);
+    }
+
+    /// As [`Ticket::log`], in the server's own name: the plugin has nothing to do with it.
+    pub(super) fn log_own(&self, severity: Severity, message: &str) {
+        logging::emit_for(Some(&self.request.request_id), severity, "pserve", message);
     }
 
     /// A thread begins with it. False when it has been given up meanwhile.

@@ -1,4 +1,4 @@
-//! One line for each request in Combined Log Format, keys masked, written by a thread of its own.
+//! One line for each request in Combined Log Format with the request's id behind it, keys masked, written by a thread of its own.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Version, header};
 
 use super::auth::KEY_FIELD;
 use crate::logging;
+use crate::request_id::RequestId;
 
 /// Lines that may wait for the disk. Beyond that they are dropped: a slow disk must not slow requests down.
 const WAITING_LINES: usize = 65_536;
@@ -38,6 +39,7 @@ pub struct Access<'a> {
     pub status: u16,
     pub body_bytes: u64,
     pub headers: &'a HeaderMap,
+    pub request_id: &'a RequestId,
 }
 
 impl AccessLog {
@@ -136,7 +138,7 @@ pub(super) fn line(access: &Access<'_>) -> String {
         value.map_or_else(|| "-".to_owned(), |value| quoted(&masked(&value)))
     };
     let line = format!(
-        "{} - - [{time}] \"{} {} {version}\" {} {size} \"{}\" \"{}\"\n",
+        "{} - - [{time}] \"{} {} {version}\" {} {size} \"{}\" \"{}\" {}\n",
         // Not between quotes: a space would begin the next column.
         quoted(access.client).replace(' ', "\\x20"),
         access.method,
@@ -144,6 +146,7 @@ pub(super) fn line(access: &Access<'_>) -> String {
         access.status,
         field(header::REFERER),
         field(header::USER_AGENT),
+        access.request_id,
     );
     logging::without_secrets(&line)
 }
@@ -191,8 +194,10 @@ mod tests {
     fn a_client_is_one_column() {
         let headers = HeaderMap::new();
         let (method, version) = (&Method::GET, Version::HTTP_11);
+        let request_id = &RequestId::Made(1);
         let client = "10.1.1.1 - - \"GET";
-        let access = Access { client, method, target: "/", version, status: 200, body_bytes: 1, headers: &headers };
+        let access =
+            Access { client, method, target: "/", version, status: 200, body_bytes: 1, headers: &headers, request_id };
         let line = line(&access);
         assert!(line.starts_with("10.1.1.1\\x20-\\x20-\\x20\\\"GET - - ["), "{line}");
     }

@@ -43,7 +43,7 @@ pub fn client(connection: &Connection, headers: &HeaderMap, trusted: &[IpNet]) -
     let peer = connection.peer.ip().to_canonical();
     let scheme = if connection.is_tls { "https" } else { "http" };
     let mut client = Client { ip: peer.to_string(), scheme: scheme.to_owned(), host: None };
-    if !trusted.iter().any(|network| network.contains(&peer)) {
+    if !is_trusted(connection, trusted) {
         return client;
     }
     let of = |name: &str, parameter: &str| first_of(headers, name).or_else(|| forwarded(headers, parameter));
@@ -57,6 +57,12 @@ pub fn client(connection: &Connection, headers: &HeaderMap, trusted: &[IpNet]) -
     }
     client.host = of("x-forwarded-host", "host");
     client
+}
+
+/// Whether the peer is believed what it says of a request.
+pub fn is_trusted(connection: &Connection, trusted: &[IpNet]) -> bool {
+    let peer = connection.peer.ip().to_canonical();
+    trusted.iter().any(|network| network.contains(&peer))
 }
 
 /// The first of a list in a field.

@@ -23,6 +23,7 @@ use super::{auth, fields};
 use crate::config::settings::{BodyMode, Limits};
 use crate::config::{KeyRule, Secret, Settings, Table};
 use crate::exchange::{BodyFields, PluginRequest};
+use crate::request_id::RequestId;
 
 pub use super::client::Client;
 pub use super::fields::{decode_path, url_encoded};
@@ -107,6 +108,7 @@ pub fn opens(key: &str, fields: &Pairs<'_>, query: &[u8], body: &[u8]) -> bool {
         scheme: "http".to_owned(),
         forwarded_host: None,
         subpath: None,
+        request_id: RequestId::make(),
         query: url_encoded(query),
         form: run(fields::body_fields(&headers, &body)),
         headers,
@@ -128,6 +130,7 @@ pub fn access_line(fields: &Pairs<'_>, client: &str, target: &str) -> String {
         version: Version::HTTP_11,
         status: 200,
         body_bytes: 1,
+        request_id: &RequestId::Made(1),
         headers: &headers(fields),
     })
 }

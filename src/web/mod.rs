@@ -26,9 +26,11 @@ mod openapi;
 mod openapi_parts;
 mod plugin_route;
 mod probes;
+mod problem;
 mod refusal;
 mod reply;
 mod request_body;
+mod request_id;
 mod request_line;
 mod server;
 mod site;
@@ -48,11 +50,11 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 pub use access_log::AccessLog;
-use client::Connection;
 pub use connections::{Connections, Counts};
 pub use deadlines::Leaving;
 use plugin_route::Head;
 use reply::{ApiError, error_reply};
+use request_id::Arrival;
 pub use server::Server;
 pub use site::Site;
 
@@ -103,7 +105,7 @@ fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::R
         .and(warp::path::full())
         .and(query)
         .and(warp::header::headers_cloned())
-        .and(warp::ext::get::<Connection>())
+        .and(warp::ext::get::<Arrival>())
         .and(warp::body::stream())
         .then(answer)
 }
@@ -114,10 +116,10 @@ async fn answer<B: Buf>(
     path: FullPath,
     raw_query: String,
     headers: HeaderMap,
-    connection: Connection,
+    arrival: Arrival,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Response {
-    let head = Head { method, raw_path: path.as_str().to_owned(), raw_query, headers, connection };
+    let head = Head { method, raw_path: path.as_str().to_owned(), raw_query, headers, arrival };
     let answer = AssertUnwindSafe(plugin_route::answer(&site, head, body)).catch_unwind().await;
     // A panic would drop the connection; the hook has already logged it.
     let answer = answer.unwrap_or_else(|_| {

@@ -115,8 +115,15 @@ pub fn components(rules: &[KeyRule]) -> Value {
             "Error": {
                 "type": "object",
                 "description": "An error of the server's own.",
-                "properties": {"error": {"type": "string"}},
-                "required": ["error"],
+                "properties": {
+                    "error": {"type": "string", "description": "What is wrong, in words."},
+                    "type": {"type": "string", "format": "uri-reference"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "instance": {"type": "string", "format": "uri-reference"},
+                },
+                "required": ["error", "type", "title", "status", "detail"],
             },
             "Exception": {
                 "type": "object",
@@ -130,18 +137,29 @@ pub fn components(rules: &[KeyRule]) -> Value {
             },
         },
         "responses": responses,
+        "headers": {
+            "RequestId": {"description": "What the log calls this request.", "schema": {"type": "string"}},
+        },
         "securitySchemes": schemes,
     })
 }
 
 fn error(status: u16, description: &str) -> Value {
     let own = json!({"$ref": "#/components/schemas/Error"});
-    let schema = if status == 500 { json!({"anyOf": [{"$ref": "#/components/schemas/Exception"}, own]}) } else { own };
-    answer(description, "application/json", &schema)
+    let schema =
+        if status == 500 { json!({"anyOf": [{"$ref": "#/components/schemas/Exception"}, own]}) } else { own.clone() };
+    let mut error = answer(description, "application/json", &schema);
+    error["content"][super::problem::PROBLEM_JSON] = json!({"schema": own});
+    error
 }
 
 fn answer(description: &str, content_type: &str, schema: &Value) -> Value {
-    json!({"description": description, "content": {content_type: {"schema": schema}}})
+    let request_id = json!({"$ref": "#/components/headers/RequestId"});
+    json!({
+        "description": description,
+        "headers": {"X-Request-Id": request_id},
+        "content": {content_type: {"schema": schema}},
+    })
 }
 
 fn reference(name: &str) -> Value {

@@ -8,12 +8,13 @@ use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
 use super::body_pace::TOO_SLOW;
-use super::client::{Connection, client};
+use super::client::client;
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path, url_encoded};
 use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
+use super::request_id::Arrival;
 use super::{Site, auth, documents, openapi};
 use crate::config::KeyRule;
 use crate::config::settings::BodyMode;
@@ -31,7 +32,7 @@ pub struct Head {
     pub raw_path: String,
     pub raw_query: String,
     pub headers: HeaderMap,
-    pub connection: Connection,
+    pub arrival: Arrival,
 }
 
 /// Where a request goes.
@@ -265,7 +266,7 @@ fn check_method(method: &Method, own_methods: &[String]) -> Result<Option<Respon
 }
 
 async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: ReceivedBody) -> PluginRequest {
-    let Head { method, raw_path, raw_query, mut headers, connection } = head;
+    let Head { method, raw_path, raw_query, mut headers, arrival: Arrival { connection, request_id } } = head;
     join_cookies(&mut headers);
     let config = site.config.get();
     let client = client(&connection, &headers, &config.settings.server.trusted_proxies);
@@ -287,6 +288,7 @@ async fn plugin_request(site: &Site, head: Head, subpath: Option<String>, body: 
         peer: connection.peer,
         local: connection.local,
         subpath,
+        request_id,
         body,
         streamed_body,
         max_body_bytes: config.settings.limits.max_body_bytes,

@@ -25,11 +25,14 @@ use super::cors::Verdict;
 use super::deadlines::Leaving;
 use super::listener::Listener;
 use super::probes::Unlogged;
+use super::problem::{self, Asker};
+use super::request_id::{self, Arrival};
 use super::upgrade::carry;
-use super::{Site, cors, reply};
+use super::{Site, cors};
 use crate::config::Settings;
 use crate::exchange::ReplyBody;
 use crate::handoff::Inherited;
+use crate::request_id::{HEADER, RequestId};
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
@@ -93,9 +96,14 @@ where
     B::Error: Into<BoxError>,
 {
     site.requests.fetch_add(1, Ordering::Relaxed);
-    request.extensions_mut().insert(connection);
     let config = site.config.get();
-    let logged = site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, connection, &config.settings));
+    let request_id = request_id::of(&connection, request.headers(), &config.settings.server.trusted_proxies);
+    request.extensions_mut().insert(Arrival { connection, request_id: request_id.clone() });
+    let asker = Asker::of(&request);
+    let logged = site
+        .access_log
+        .load_full()
+        .map(|log| LoggedRequest::new(log, &request, connection, &config.settings, &request_id));
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -110,6 +118,7 @@ where
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
         _ => filter.call(request).await?,
     };
+    let response = problem::finish(response, &asker, &request_id);
     site.metrics.answered(response.status().as_u16());
     let mut response = with_own_body(response, upgrade, in_flight.activity());
     if let Some(verdict) = &verdict {
@@ -135,6 +144,8 @@ where
         *response.version_mut() = Version::HTTP_10;
         response.headers_mut().remove(header::CONNECTION);
     }
+    // A plugin that passes another's answer on may have one already.
+    response.headers_mut().entry(HEADER).or_insert_with(|| request_id.header_value());
     response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
     if let Some(logged) = logged
         && response.extensions().get::<Unlogged>().is_none()
@@ -206,10 +217,17 @@ struct LoggedRequest {
     target: String,
     version: Version,
     headers: HeaderMap,
+    request_id: RequestId,
 }
 
 impl LoggedRequest {
-    fn new(log: Arc<AccessLog>, request: &Request<Incoming>, connection: Connection, settings: &Settings) -> Self {
+    fn new(
+        log: Arc<AccessLog>,
+        request: &Request<Incoming>,
+        connection: Connection,
+        settings: &Settings,
+        request_id: &RequestId,
+    ) -> Self {
         Self {
             log,
             client: client(&connection, request.headers(), &settings.server.trusted_proxies).ip,
@@ -217,6 +235,7 @@ impl LoggedRequest {
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned(),
             version: connection.version,
             headers: request.headers().clone(),
+            request_id: request_id.clone(),
         }
     }
 
@@ -243,6 +262,7 @@ impl LoggedRequest {
             status,
             body_bytes,
             headers: &self.headers,
+            request_id: &self.request_id,
         });
     }
 }
@@ -291,11 +311,12 @@ fn expects_more<B>(request: &Request<B>) -> bool {
 
 fn refuse<B: From<Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
     let body = json!({"error": reason});
-    let (mut parts, _) = reply::json_reply(status, &body).into_parts();
+    let text = body.to_string();
+    let (mut parts, _) = problem::reply(status, body).into_parts();
     if status != StatusCode::FORBIDDEN {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Response::from_parts(parts, B::from(body.to_string().into()))
+    Response::from_parts(parts, B::from(text.into()))
 }
 
 /// HEAD tells the length of the body and does not send it; HTTP/2 takes a body for a violation (RFC 9110, 9.3.2).
