@@ -24,7 +24,7 @@ DATED = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - "
 
 def test_on_a_pipe_each_line_has_its_priority(start):
     server = start({"talker.py": TALKER}, arguments=["-v", "debug", "-l", "own.log"])
-    server.get("/talker")
+    server.request("GET", "/talker", headers={"X-Request-Id": "the-id"})
     server.wait_for_log("from a library")
     for line in (
         "<7>DEBUG - talker - debug line",
@@ -35,10 +35,10 @@ def test_on_a_pipe_each_line_has_its_priority(start):
         "<2>CRITICAL - talker - critical line",
         "<6>INFO - lib - from a library",
     ):
-        assert line + "\n" in server.log
+        assert f"{line} [request the-id]\n" in server.log
     file = (server.folder / "own.log").read_text()
-    assert re.search(f"(?m)^{DATED}talker - CRITICAL - critical line$", file)
-    assert re.search(f"(?m)^{DATED}lib - DEBUG - details of a library$", file)
+    assert re.search(rf"(?m)^{DATED}talker - CRITICAL - critical line \[request the-id\]$", file)
+    assert re.search(rf"(?m)^{DATED}lib - DEBUG - details of a library \[request the-id\]$", file)
 
 
 def test_levels_keep_lesser_lines_out_but_for_what_every_start_tells(start):

@@ -5,7 +5,7 @@
 //!
 //! * [`cli`]: flags as they were typed.
 //! * [`config`]: from INI text to what the program means.
-//! * [`logging`], [`console`], [`palette`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
+//! * [`logging`], [`console`], [`palette`], [`request_id`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
 //! * [`flight`]: what a worker was doing, readable after its death.
 //! * [`metrics`]: what is counted, and the text of `/metrics`.
 //! * [`pipe`]: bytes on their way between a connection and Python.
@@ -47,6 +47,7 @@ pub mod palette;
 pub mod pipe;
 pub mod plugins;
 pub mod python;
+pub mod request_id;
 pub mod scaffold;
 pub mod shutdown;
 pub mod supervisor;

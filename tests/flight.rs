@@ -15,6 +15,7 @@ use pserve::config::Table;
 use pserve::exchange::{BodyFields, PluginRequest};
 use pserve::flight::{self, Culprits, FlightRecorder, FlightReport};
 use pserve::python::{FileToLoad, Interpreter, InterpreterOptions};
+use pserve::request_id::RequestId;
 use rustix::io::FdFlags;
 
 /// Told when a call begins.
@@ -279,6 +280,7 @@ fn request(path: &str) -> PluginRequest {
         scheme: "http",
         forwarded_host: None,
         subpath: path.split_once('/').map(|(_, rest)| rest.to_owned()),
+        request_id: RequestId::make(),
         body: Default::default(),
         streamed_body: None,
         max_body_bytes: 1 << 20,

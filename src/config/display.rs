@@ -178,6 +178,7 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
                 ("compression", Some(server.compression.to_string())),
                 ("debug", Some(server.debug.to_string())),
                 ("legacy_status", Some(server.legacy_status.to_string())),
+                ("openapi", Some(server.openapi.to_string())),
                 ("required_plugins", list(server.required_plugins.clone())),
                 ("trusted_proxies", list(server.trusted_proxies.iter().map(ToString::to_string).collect())),
             ],

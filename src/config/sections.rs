@@ -234,6 +234,7 @@ impl Reader<'_> {
             compression: self.entry("server", "compression").is_none() || self.truth("server", "compression"),
             debug: self.truth("server", "debug"),
             legacy_status: self.truth("server", "legacy_status"),
+            openapi: self.entry("server", "openapi").is_none() || self.truth("server", "openapi"),
             required_plugins: self.items("server", "required_plugins", &[',']),
             trusted_proxies: self.trusted_proxies()?,
         })

@@ -119,6 +119,8 @@ pub struct ServerSettings {
     pub debug: bool,
     /// Answers 200 to everything but a response object's own status, as the Python program did.
     pub legacy_status: bool,
+    /// Whether `/-/openapi.json` describes the plugins to callers.
+    pub openapi: bool,
     /// Plugins without which `/readyz` says no.
     pub required_plugins: Vec<String>,
     /// Peers whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed.

@@ -95,10 +95,17 @@ impl Form {
 
 /// The message with what follows it, fit for a terminal.
 fn whole_text(record: &Record<'_>) -> String {
-    match record.traceback {
-        Some(traceback) => printable(&format!("{}\n{traceback}", record.message)),
-        None => printable(record.message),
+    let mut text = record.message.to_owned();
+    if let Some(request_id) = record.request_id {
+        // What follows the first line stays as it is.
+        let end = text.find('\n').unwrap_or(text.len());
+        text.insert_str(end, &format!(" [request {request_id}]"));
     }
+    if let Some(traceback) = record.traceback {
+        text.push('\n');
+        text.push_str(traceback);
+    }
+    printable(&text)
 }
 
 /// Control characters but for line breaks and tabs are escaped: a message cannot rewrite a terminal or a line.
@@ -136,6 +143,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     traceback: Option<&'a str>,
 }
 
@@ -148,6 +157,7 @@ fn record_line(record: &Record<'_>, time: DateTime<Utc>, writer: Writer) -> Stri
         pid: writer.pid,
         worker: writer.worker,
         plugin: record.plugin,
+        request_id: record.request_id.map(ToString::to_string),
         traceback: record.traceback,
     })
 }
@@ -174,7 +184,10 @@ fn with_all_controls_escaped(json: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+    use crate::request_id::RequestId;
 
     const WRITER: Writer = Writer { pid: 7, worker: Some(2) };
 
@@ -189,6 +202,13 @@ mod tests {
     }
 
     #[test]
+    fn the_request_stands_at_the_end_of_the_first_line() {
+        let request_id = Some(&RequestId::Given(HeaderValue::from_static("id")));
+        let record = Record { request_id, ..record("GET /x raised KeyError\nmore", Some("Traceback")) };
+        assert_eq!(whole_text(&record), "GET /x raised KeyError [request id]\nmore\nTraceback");
+    }
+
+    #[test]
     fn a_message_cannot_move_the_cursor() {
         assert_eq!(printable("a\u{1b}[2Jb\rc\td\r\ne"), "a\\x1b[2Jb\\x0dc\td\ne");
         let named = Record::new(Severity::Info, "a\u{1b}b", "x");
@@ -199,11 +219,13 @@ mod tests {
     fn a_json_line_is_one_line_and_holds_everything() {
         let time = DateTime::from_timestamp(1_800_000_000, 1_500).expect("a time");
         let odd = "a\"\\\n\u{1b}[2J\u{7f}\u{9b}\u{2028}\0\u{fffd}";
-        let text = Form::Json.write(&Record { plugin: Some("p"), ..record(odd, Some("t\n")) }, time, WRITER);
+        let request_id = Some(&RequestId::Given(HeaderValue::from_static("the-id")));
+        let whole = Record { plugin: Some("p"), request_id, ..record(odd, Some("t\n")) };
+        let text = Form::Json.write(&whole, time, WRITER);
         assert!(text.ends_with('\n') && !text.trim_end_matches('\n').contains(char::is_control), "{text:?}");
         let expected = serde_json::json!({
             "time": "2027-01-15T08:00:00.000001Z", "level": "CRITICAL", "logger": "plug", "message": odd,
-            "pid": 7, "worker": 2, "plugin": "p", "traceback": "t\n",
+            "pid": 7, "worker": 2, "plugin": "p", "request_id": "the-id", "traceback": "t\n",
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), expected);
     }

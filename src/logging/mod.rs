@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use crate::request_id::RequestId;
 use arc_swap::ArcSwap;
 use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
 
@@ -34,12 +35,14 @@ pub struct Record<'a> {
     pub plugin: Option<&'a str>,
     /// An exception, as Python prints it.
     pub traceback: Option<&'a str>,
+    /// The request that it has to do with.
+    pub request_id: Option<&'a RequestId>,
 }
 
 impl<'a> Record<'a> {
     /// A record without any of the fields that are not always there.
     pub fn new(severity: Severity, name: &'a str, message: &'a str) -> Self {
-        Self { severity, name, message, plugin: None, traceback: None }
+        Self { severity, name, message, plugin: None, traceback: None, request_id: None }
     }
 
     /// What the server tells about a plugin goes by the plugin's name.
@@ -53,6 +56,13 @@ impl<'a> Record<'a> {
         let choices = CHOICES.load();
         if self.severity >= choices.levels.of_record(self.name, self.plugin) {
             self.write(choices.format);
+        }
+    }
+
+    /// Writes a line of the server's own, unless such ones are held back.
+    pub fn emit_own(&self) {
+        if !holds_back(self.severity) {
+            self.emit();
         }
     }
 
@@ -169,7 +179,8 @@ impl log::Log for Bridge {
         // What HTTP/2 warns of is what clients do, as often as they like.
         let of_clients = metadata.target().starts_with("h2");
         let most = if of_clients { log::Level::Error } else { log::Level::Warn };
-        let is_held_back = ours && HOLDS_BACK.load(Ordering::Relaxed) && is_told_otherwise(metadata);
+        let is_of_loads = || metadata.target() == OF_LOADS && HOLDS_BACK.load(Ordering::Relaxed);
+        let is_held_back = ours && (is_of_loads() || holds_back(Severity::of_log_level(metadata.level())));
         (ours || metadata.level() <= most) && !is_held_back
     }
 
@@ -183,10 +194,9 @@ impl log::Log for Bridge {
     fn flush(&self) {}
 }
 
-/// Whether somebody who holds lines back tells this one.
-fn is_told_otherwise(metadata: &log::Metadata<'_>) -> bool {
-    let wants_all = || CHOICES.load().levels.general == Severity::Debug;
-    metadata.target() == OF_LOADS || (metadata.level() == log::Level::Info && !wants_all())
+/// Whether lines of the server's own are left out that matter so much.
+fn holds_back(severity: Severity) -> bool {
+    severity == Severity::Info && HOLDS_BACK.load(Ordering::Relaxed) && CHOICES.load().levels.general > Severity::Debug
 }
 
 impl SharedLogger for Bridge {

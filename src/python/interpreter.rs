@@ -26,7 +26,7 @@ use super::stacks::StackDump;
 use super::ticket::{CallGuard, ThreadIdent, Ticket, lock};
 use super::waiting::PendingAnswer;
 use super::watch::{LoopHealth, Watch};
-use super::{embedded, handler, kwargs, log_bridge, native};
+use super::{context, embedded, handler, kwargs, log_bridge, native};
 use crate::config::Table;
 use crate::config::settings::PluginOptions;
 use crate::exchange::{CallError, PluginRequest};
@@ -105,7 +105,6 @@ struct RunningTask {
 struct Runtime {
     /// `pserve_runtime.runtime.Runtime`.
     object: Py<PyAny>,
-    carry_on: Py<PyAny>,
     /// `asyncio.Task`, and how asyncio is told which task runs.
     task_class: Py<PyAny>,
     enter_task: Py<PyAny>,
@@ -399,10 +398,15 @@ impl Shared {
     pub(super) fn carry_on(&self, py: Python<'_>, call: &Py<Call>, coroutine: &Py<PyAny>) {
         let ticket = call.get().ticket();
         ticket.begin_flight(self.flight.as_ref());
-        let slot = ticket.instance.slot.bind(py);
-        let task = self
-            .event_loop(py)
-            .and_then(|event_loop| self.runtime.carry_on.call1(py, (slot, coroutine.bind(py), event_loop)));
+        let make_task = || {
+            let options = PyDict::new(py);
+            options.set_item(intern!(py, "loop"), self.event_loop(py)?)?;
+            // It takes the context that it is made in.
+            self.runtime.task_class.call(py, (coroutine,), Some(&options))
+        };
+        let task = context::copy(ticket.instance.context.bind(py))
+            .and_then(|own_context| context::begin_in(&own_context, &ticket.request.request_id, make_task))
+            .flatten();
         match task {
             Ok(task) => self.remember_task(ticket, task),
             Err(error) => call.get().raised(py, &error),
@@ -529,14 +533,13 @@ fn prepare(
     })?;
     arguments.set_item("on_loop_replaced", notice)?;
     let object = py.import("pserve_runtime.runtime")?.getattr("Runtime")?.call((), Some(&arguments))?;
-    let (calls, tasks) = (py.import("pserve_runtime.calls")?, py.import("asyncio.tasks")?);
+    let tasks = py.import("asyncio.tasks")?;
     // Now, as long as everything can be imported: a plugin may take the finders away.
-    for name in ["request", "threads", "stacks"] {
+    for name in ["calls", "request", "threads", "stacks"] {
         py.import(format!("pserve_runtime.{name}"))?;
     }
     Ok(Runtime {
         object: object.unbind(),
-        carry_on: calls.getattr("carry_on")?.unbind(),
         task_class: tasks.getattr("Task")?.unbind(),
         enter_task: tasks.getattr("_enter_task")?.unbind(),
         leave_task: tasks.getattr("_leave_task")?.unbind(),

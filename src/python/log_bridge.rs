@@ -36,8 +36,10 @@ fn write_log(
     let severity = Severity::from_python_number(number);
     let (name, message) = (text(name)?, text(message)?);
     let (traceback, plugin) = (traceback.map(text).transpose()?, plugin.map(text).transpose()?);
+    let request_id = super::context::current_request(py).unwrap_or_default();
     py.detach(|| {
         let fields = Record {
+            request_id: request_id.as_ref(),
             traceback: traceback.as_deref(),
             plugin: plugin.as_deref(),
             ..Record::new(severity, &name, &message)

@@ -1,4 +1,5 @@
-//! What one line of the access log looks like: Common and Combined Log Format as Apache writes them, or JSON. Keys are
+//! What one line of the access log looks like: Common Log Format as Apache writes it, Combined Log Format with the
+//! request's id behind it, or JSON. Keys are
 //! masked, and nothing that a client sends can begin another line.
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::auth::KEY_FIELD;
 use crate::config::settings::AccessLogFormat;
 use crate::logging;
+use crate::request_id::RequestId;
 
 /// What a line tells.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub struct Access<'a> {
     pub duration: Duration,
     /// The plugin that has answered.
     pub plugin: Option<&'a str>,
+    pub request_id: &'a RequestId,
 }
 
 /// The members of a JSON line, in their order.
@@ -42,6 +45,7 @@ struct Members<'a> {
     duration_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     plugin: Option<&'a str>,
+    request_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     referer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +64,8 @@ impl Access<'_> {
             AccessLogFormat::Combined => {
                 let field = |name| self.field(name).map_or_else(|| "-".to_owned(), |value| quoted(&value));
                 let (referer, agent) = (field(header::REFERER), field(header::USER_AGENT));
-                logging::without_secrets(&format!("{} \"{referer}\" \"{agent}\"\n", self.common()))
+                let line = format!("{} \"{referer}\" \"{agent}\" {}\n", self.common(), self.request_id);
+                logging::without_secrets(&line)
             }
             AccessLogFormat::Json => self.json(),
         }
@@ -94,6 +99,7 @@ impl Access<'_> {
             // Of what is below a microsecond, nobody wants seventeen digits.
             duration_seconds: self.duration.as_micros() as f64 / 1e6,
             plugin: self.plugin,
+            request_id: clean(&self.request_id.to_string()),
             referer: self.field(header::REFERER).map(|value| clean(&value)),
             user_agent: self.field(header::USER_AGENT).map(|value| clean(&value)),
         })
@@ -162,6 +168,7 @@ mod tests {
             headers: &headers,
             duration: Duration::from_nanos(1_234_567_890),
             plugin: Some("p"),
+            request_id: &RequestId::Given("the-id".parse().expect("a value")),
         };
         access.line(format)
     }
@@ -189,7 +196,10 @@ mod tests {
         assert!(common.starts_with("::1 - - ["), "{common}");
         assert!(common.ends_with("] \"GET /a?apikey=*** HTTP/1.1\" 200 1\n"), "{common}");
         let combined = line(AccessLogFormat::Combined, "::1", "/a");
-        assert!(combined.ends_with("] \"GET /a HTTP/1.1\" 200 1 \"http://x/?apikey=***\" \"-\"\n"), "{combined}");
+        assert!(
+            combined.ends_with("] \"GET /a HTTP/1.1\" 200 1 \"http://x/?apikey=***\" \"-\" the-id\n"),
+            "{combined}"
+        );
     }
 
     #[test]
@@ -201,7 +211,8 @@ mod tests {
         assert!(chrono::DateTime::parse_from_rfc3339(time.as_str().expect("text")).is_ok(), "{time}");
         let expected = serde_json::json!({
             "time": null, "client": "::1", "method": "GET", "target": "/a?b\"\u{9b}&apikey=***", "protocol": "HTTP/1.1",
-            "status": 200, "bytes": 1, "duration_seconds": 1.234567, "plugin": "p", "referer": "http://x/?apikey=***",
+            "status": 200, "bytes": 1, "duration_seconds": 1.234567, "plugin": "p", "request_id": "the-id",
+            "referer": "http://x/?apikey=***",
         });
         assert_eq!(value, expected);
     }

@@ -12,7 +12,8 @@ use tower_service::Service;
 use warp::reply::{Reply, Response};
 
 use super::compression::accepts;
-use super::reply::{ApiError, json_reply, options_reply};
+use super::problem;
+use super::reply::{ApiError, options_reply};
 use crate::config::settings::Documents;
 
 const ALLOW: &str = "GET, HEAD, OPTIONS";
@@ -118,7 +119,7 @@ async fn send(
         // warp says it in plain text.
         StatusCode::FORBIDDEN => {
             let body = json!({"error": "this document cannot be read"});
-            return Ok(Some(json_reply(StatusCode::FORBIDDEN, &body)));
+            return Ok(Some(problem::reply(StatusCode::FORBIDDEN, body)));
         }
         _ => {}
     }

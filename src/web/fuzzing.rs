@@ -24,6 +24,7 @@ use super::{auth, fields};
 use crate::config::settings::{AccessLogFormat, BodyMode, Limits};
 use crate::config::{KeyRule, Secret, Settings, Table};
 use crate::exchange::{BodyFields, PluginRequest};
+use crate::request_id::RequestId;
 
 pub use super::client::Client;
 pub use super::fields::{decode_path, url_encoded};
@@ -108,6 +109,7 @@ pub fn opens(key: &str, fields: &Pairs<'_>, query: &[u8], body: &[u8]) -> bool {
         scheme: "http",
         forwarded_host: None,
         subpath: None,
+        request_id: RequestId::make(),
         form: run(fields::body_fields(&headers, &body)),
         headers,
         body,
@@ -128,6 +130,7 @@ pub fn access_line(fields: &Pairs<'_>, client: &str, target: &str) -> String {
         version: Version::HTTP_11,
         status: 200,
         body_bytes: 1,
+        request_id: &RequestId::Made(1),
         headers: &headers(fields),
         duration: Duration::ZERO,
         plugin: None,

@@ -23,12 +23,16 @@ pub mod fuzzing;
 mod linger;
 mod listener;
 mod metrics_route;
+mod openapi;
+mod openapi_parts;
 mod own_request;
 mod plugin_route;
 mod probes;
+mod problem;
 mod refusal;
 mod reply;
 mod request_body;
+mod request_id;
 mod request_line;
 mod request_lines;
 mod server;
@@ -93,6 +97,7 @@ impl TlsAcceptor {
 /// * `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: control routes
 /// * `/<plugin>[/<subpath>]`: the plugin
 /// * `/livez`, `/readyz`, `/healthz`, `/metrics`: probes, where no plugin has that name
+/// * `/-/openapi.json`: what the plugins take, where no plugin has that name
 /// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {

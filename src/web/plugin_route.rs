@@ -17,12 +17,13 @@ use super::fields::{body_fields, decode_path};
 use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
-use super::{Site, auth, documents};
+use super::{Site, auth, documents, openapi};
 use crate::config::settings::BodyMode;
 use crate::config::{KeyRule, Settings};
 use crate::dev::errors;
 use crate::exchange::{BodyFields, CallError, PluginRequest, PythonError};
 use crate::plugins::{Held, Plugin};
+use crate::request_id::RequestId;
 
 /// Methods that every plugin takes; HEAD is GET without the body.
 pub const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
@@ -34,6 +35,7 @@ pub struct Head {
     pub target: PathAndQuery,
     pub headers: HeaderMap,
     pub connection: Connection,
+    pub request_id: RequestId,
     /// False when the request is known to end with its head.
     pub has_body: bool,
 }
@@ -50,6 +52,7 @@ enum Target {
         id: String,
     },
     Probe(Probe),
+    OpenApi,
     /// A static file: the decoded path under the documents' route.
     Document {
         rest: Option<String>,
@@ -82,14 +85,16 @@ pub async fn answer<B: Buf>(
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
             }
-            let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
-            let request = plugin_request(settings, head, None, body).await;
-            let global = settings.global_key.as_ref();
-            let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
-            if !matches!(auth::judge(&rule, global, &request), auth::Verdict::Allowed) {
-                return Err(ApiError::Unauthorized);
-            }
+            let request = with_global_key(settings, head, body).await?;
             control_routes::answer(site, route, &request).await
+        }
+        Target::OpenApi => {
+            if !matches!(head.method, Method::GET | Method::HEAD) {
+                let allow = "GET, HEAD".to_owned();
+                return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
+            let request = with_global_key(settings, head, body).await?;
+            Ok(openapi::answer(site, &request))
         }
         Target::Plugin { plugin, subpath } => {
             let received = plugin.metrics().received();
@@ -124,6 +129,22 @@ pub async fn answer<B: Buf>(
             Ok(response)
         }
     }
+}
+
+/// Receives a request for the server itself. Errs when it does not hold the global key, where one is set.
+async fn with_global_key<B: Buf>(
+    settings: &Settings,
+    head: Head,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+) -> Result<Box<PluginRequest>, ApiError> {
+    let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
+    let request = plugin_request(settings, head, None, body).await;
+    let global = settings.global_key.as_ref();
+    let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
+    if !matches!(auth::judge(&rule, global, &request), auth::Verdict::Allowed) {
+        return Err(ApiError::Unauthorized);
+    }
+    Ok(request)
 }
 
 async fn call_plugin(
@@ -189,6 +210,9 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         }
         if let Some(probe) = Probe::parse(raw_path) {
             return Ok(Target::Probe(probe));
+        }
+        if raw_path == openapi::PATH && site.config.get().settings.server.openapi {
+            return Ok(Target::OpenApi);
         }
         return find_document(site, segments).ok_or_else(|| not_found(site, raw_path));
     };
@@ -283,7 +307,7 @@ async fn plugin_request(
     subpath: Option<String>,
     body: ReceivedBody,
 ) -> Box<PluginRequest> {
-    let Head { method, target, mut headers, connection, .. } = head;
+    let Head { method, target, mut headers, connection, request_id, .. } = head;
     join_cookies(&mut headers);
     let client = client(&connection, &headers, &settings.server.trusted_proxies);
     let (body, streamed_body) = match body {
@@ -303,6 +327,7 @@ async fn plugin_request(
         peer: connection.peer,
         local: connection.local,
         subpath,
+        request_id,
         body,
         streamed_body,
         max_body_bytes: settings.limits.max_body_bytes,

@@ -7,6 +7,7 @@ use warp::reply::{Reply, Response};
 
 use super::body::SetAside;
 use super::body_pace::TOO_SLOW;
+use super::problem;
 use crate::dev::errors::Excerpt;
 use crate::exchange::{CallError, ControlError, JSON, PluginReply, PythonError, Raised, ReplyBody};
 
@@ -163,7 +164,7 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, without_success(python_error(&failed, debug)))
         }
     };
-    let mut response = json_reply(status, &body);
+    let mut response = problem::reply(status, body);
     response.headers_mut().extend(headers);
     response
 }

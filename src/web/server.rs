@@ -28,12 +28,15 @@ use super::deadlines::Leaving;
 use super::listener::Listener;
 use super::plugin_route::Head;
 use super::probes::Unlogged;
+use super::problem::{self, Asker};
+use super::request_id;
 use super::request_lines::Begun;
 use super::upgrade::carry;
-use super::{HeadAside, Site, cors, reply};
+use super::{HeadAside, Site, cors};
 use crate::config::Settings;
 use crate::exchange::ReplyBody;
 use crate::handoff::Inherited;
+use crate::request_id::{HEADER, RequestId};
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
@@ -99,8 +102,12 @@ where
     site.requests.fetch_add(1, Ordering::Relaxed);
     let config = site.config.get();
     let version = connection.version;
-    let logged =
-        site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, &connection, &config.settings));
+    let request_id = request_id::of(&connection, request.headers(), &config.settings.server.trusted_proxies);
+    let asker = Asker::of(&request);
+    let logged = site
+        .access_log
+        .load_full()
+        .map(|log| LoggedRequest::new(log, &request, &connection, &config.settings, &request_id));
     let shown = site.dev.clone().map(|lines| (lines, Begun::new(&request)));
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
@@ -114,8 +121,9 @@ where
         (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
         (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
-        _ => filter.call(head_aside(request, connection)).await?,
+        _ => filter.call(head_aside(request, connection, request_id.clone())).await?,
     };
+    let response = problem::finish(response, &asker, &request_id);
     site.metrics.answered(response.status().as_u16());
     let mut response = with_own_body(response, upgrade, in_flight.activity());
     if let Some(verdict) = &verdict {
@@ -141,6 +149,8 @@ where
         *response.version_mut() = Version::HTTP_10;
         response.headers_mut().remove(header::CONNECTION);
     }
+    // A plugin that passes another's answer on may have one already.
+    response.headers_mut().entry(HEADER).or_insert_with(|| request_id.header_value());
     response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
     if let Some(logged) = logged
         && response.extensions().get::<Unlogged>().is_none()
@@ -160,11 +170,11 @@ where
 }
 
 /// What warp gets of a request: its body, with the head beside it.
-fn head_aside(request: Request<Incoming>, connection: Connection) -> Request<Incoming> {
+fn head_aside(request: Request<Incoming>, connection: Connection, request_id: RequestId) -> Request<Incoming> {
     let has_body = !request.body().is_end_stream();
     let (parts, body) = request.into_parts();
     let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
-    let head = Head { method: parts.method, target, headers: parts.headers, connection, has_body };
+    let head = Head { method: parts.method, target, headers: parts.headers, connection, request_id, has_body };
     let mut request = Request::new(body);
     request.extensions_mut().insert(HeadAside::new(head));
     request
@@ -229,12 +239,19 @@ struct LoggedRequest {
     target: String,
     version: Version,
     headers: HeaderMap,
+    request_id: RequestId,
     /// Known when it is answered.
     plugin: Option<String>,
 }
 
 impl LoggedRequest {
-    fn new(log: Arc<AccessLog>, request: &Request<Incoming>, connection: &Connection, settings: &Settings) -> Self {
+    fn new(
+        log: Arc<AccessLog>,
+        request: &Request<Incoming>,
+        connection: &Connection,
+        settings: &Settings,
+        request_id: &RequestId,
+    ) -> Self {
         Self {
             log,
             began: Instant::now(),
@@ -243,6 +260,7 @@ impl LoggedRequest {
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned(),
             version: connection.version,
             headers: request.headers().clone(),
+            request_id: request_id.clone(),
             plugin: None,
         }
     }
@@ -273,6 +291,7 @@ impl LoggedRequest {
             headers: &self.headers,
             duration: self.began.elapsed(),
             plugin: self.plugin.as_deref(),
+            request_id: &self.request_id,
         });
     }
 }
@@ -321,11 +340,12 @@ fn expects_more<B>(request: &Request<B>) -> bool {
 
 fn refuse<B: From<Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
     let body = json!({"error": reason});
-    let (mut parts, _) = reply::json_reply(status, &body).into_parts();
+    let text = body.to_string();
+    let (mut parts, _) = problem::reply(status, body).into_parts();
     if status != StatusCode::FORBIDDEN {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Response::from_parts(parts, B::from(body.to_string().into()))
+    Response::from_parts(parts, B::from(text.into()))
 }
 
 /// HEAD tells the length of the body and does not send it; HTTP/2 takes a body for a violation (RFC 9110, 9.3.2).

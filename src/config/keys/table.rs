@@ -87,7 +87,7 @@ const SERVER: &[Key] = &[
         OneOf(&["common", "combined", "json"]),
         Is("combined"),
         "",
-        "its form: `common` or `combined` as Apache writes them, or [`json`](operate.md#the-access-log) with duration \
+        "its form: `common`, `combined` (with the request's id behind it) or [`json`](operate.md#the-access-log) with duration \
          and plugin",
     ),
     key(
@@ -114,6 +114,13 @@ const SERVER: &[Key] = &[
         "",
         "answers 200 where the Python program did: to every tuple's code, refusal and exception; only response objects \
          keep their status",
+    ),
+    key(
+        "openapi",
+        Truth,
+        Is("true"),
+        "",
+        "[`/-/openapi.json`](calling.md#the-description-for-tools) describes the plugins to callers",
     ),
     key("required_plugins", List, Unset, "", "plugins without which [`/readyz`](usage.md#probes) says 503"),
     key(
