@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
 
 use crate::console::Console;
+use crate::recent::{self, Latest, LogLine};
 
 /// How much a line matters, in Python's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,6 +139,10 @@ pub const MISSING_FILE_PAUSE: Duration = Duration::from_secs(1);
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 
+/// The last lines, and how much of one is kept, in bytes.
+static RECENT: Latest<LogLine> = Latest::new(200);
+const LONGEST_KEPT: usize = 4 << 10;
+
 /// Keys that are hidden, the longest first.
 static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
@@ -256,6 +261,7 @@ impl LogFile {
 impl Sink {
     fn write(&self, severity: Severity, name: &str, message: &str) {
         let message = printable(&without_secrets(message));
+        note(severity, name, &message);
         let dated = format!("{} - {name} - {} - {message}\n", timestamp(), severity.name());
         let text = if self.console_is_terminal { dated.clone() } else { systemd_lines(severity, name, &message) };
         self.write_to_console(&text);
@@ -267,6 +273,21 @@ impl Sink {
     fn write_to_console(&self, text: &str) {
         lock(&self.console).write(text, confession);
     }
+}
+
+/// Keeps a line for who watches.
+fn note(severity: Severity, name: &str, message: &str) {
+    RECENT.push(LogLine {
+        time: recent::now(),
+        severity: severity.name().to_owned(),
+        name: name.to_owned(),
+        message: recent::shortened(message, LONGEST_KEPT).to_owned(),
+    });
+}
+
+/// The last lines that were written by this process from a number on, and the number of the next.
+pub fn lines_since(number: u64) -> (u64, Vec<LogLine>) {
+    RECENT.since(number)
 }
 
 /// What a reader of standard output is told who has not read for a while.

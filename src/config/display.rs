@@ -174,6 +174,7 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
                 ("access_log", server.access_log.as_deref().map(path)),
                 ("compression", Some(server.compression.to_string())),
                 ("debug", Some(server.debug.to_string())),
+                ("page", Some(server.page.to_string())),
                 ("legacy_status", Some(server.legacy_status.to_string())),
                 ("required_plugins", list(server.required_plugins.clone())),
                 ("trusted_proxies", list(server.trusted_proxies.iter().map(ToString::to_string).collect())),

@@ -222,6 +222,7 @@ impl Reader<'_> {
             access_log: self.path_to_create("server", "access_log"),
             compression: self.entry("server", "compression").is_none() || self.truth("server", "compression"),
             debug: self.truth("server", "debug"),
+            page: self.truth("server", "page"),
             legacy_status: self.truth("server", "legacy_status"),
             required_plugins: self.items("server", "required_plugins", &[',']),
             trusted_proxies: self.trusted_proxies()?,

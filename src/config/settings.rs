@@ -111,6 +111,8 @@ pub struct ServerSettings {
     pub compression: bool,
     /// Puts tracebacks into error replies.
     pub debug: bool,
+    /// Whether the live page is served under `/-/`.
+    pub page: bool,
     /// Answers 200 to everything but a response object's own status, as the Python program did.
     pub legacy_status: bool,
     /// Plugins without which `/readyz` says no.
@@ -300,6 +302,7 @@ pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
             "access_log",
             "compression",
             "debug",
+            "page",
             "legacy_status",
             "required_plugins",
             "trusted_proxies",

@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod linger;
 mod listener;
 mod metrics_route;
+mod page;
 mod plugin_route;
 mod probes;
 mod refusal;
@@ -89,6 +90,7 @@ impl TlsAcceptor {
 /// * `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: control routes
 /// * `/<plugin>[/<subpath>]`: the plugin
 /// * `/livez`, `/readyz`, `/healthz`, `/metrics`: probes, where no plugin has that name
+/// * `/-/`: the live page and what it reads, where it is switched on and no plugin has that name
 /// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {

@@ -13,6 +13,7 @@ use super::body_pace::TOO_SLOW;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path};
+use super::page::{self, PageRoute};
 use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
@@ -49,6 +50,7 @@ enum Target {
         id: String,
     },
     Probe(Probe),
+    Page(PageRoute),
     /// A static file: the decoded path under the documents' route.
     Document {
         rest: Option<String>,
@@ -57,7 +59,7 @@ enum Target {
 
 /// Answers one request, from the path to the reply.
 pub async fn answer<B: Buf>(
-    site: &Site,
+    site: &Arc<Site>,
     head: Head,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
@@ -71,6 +73,19 @@ pub async fn answer<B: Buf>(
     match target {
         Target::Awaited { id } => Err(ApiError::NotThereYet { id }),
         Target::Document { rest } => document(site, &head, rest.as_deref()).await,
+        Target::Page(route) => {
+            if !matches!(head.method, Method::GET | Method::HEAD) {
+                let allow = "GET, HEAD".to_owned();
+                return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
+            if route.needs_key() {
+                page::check_reader(settings, &head.connection, &head.headers)?;
+                let no_body = ReceivedBody::Whole(Bytes::new());
+                let request = plugin_request(settings, head, None, no_body).await;
+                check_global_key(settings, &request)?;
+            }
+            page::answer(site, route)
+        }
         Target::Probe(probe) => probes::answer(site, probe, &head.method).await,
         Target::Control(route) => {
             if let Some(reply) = check_method(&head.method, &[])? {
@@ -81,13 +96,12 @@ pub async fn answer<B: Buf>(
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
             }
+            if route != ControlRoute::Plugins {
+                page::check_control(settings, &head.headers)?;
+            }
             let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
             let request = plugin_request(settings, head, None, body).await;
-            let global = settings.global_key.as_ref();
-            let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
-            if !matches!(auth::judge(&rule, global, &request), auth::Verdict::Allowed) {
-                return Err(ApiError::Unauthorized);
-            }
+            check_global_key(settings, &request)?;
             control_routes::answer(site, route, &request).await
         }
         Target::Plugin { plugin, subpath } => {
@@ -120,6 +134,14 @@ pub async fn answer<B: Buf>(
             Ok(response)
         }
     }
+}
+
+/// For what is not a plugin: the global key, where one is set.
+fn check_global_key(settings: &Settings, request: &PluginRequest) -> Result<(), ApiError> {
+    let global = settings.global_key.as_ref();
+    let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
+    let is_allowed = matches!(auth::judge(&rule, global, request), auth::Verdict::Allowed);
+    if is_allowed { Ok(()) } else { Err(ApiError::Unauthorized) }
 }
 
 async fn call_plugin(
@@ -185,6 +207,9 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         }
         if let Some(probe) = Probe::parse(raw_path) {
             return Ok(Target::Probe(probe));
+        }
+        if let Some(route) = PageRoute::parse(raw_path).filter(|_| site.config.get().settings.server.page) {
+            return Ok(Target::Page(route));
         }
         return find_document(site, segments).ok_or_else(|| not_found(site, raw_path));
     };

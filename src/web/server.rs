@@ -29,7 +29,7 @@ use super::plugin_route::Head;
 use super::probes::Unlogged;
 use super::request_lines::Begun;
 use super::upgrade::carry;
-use super::{HeadAside, Site, cors, reply};
+use super::{HeadAside, Site, cors, page, reply};
 use crate::config::Settings;
 use crate::exchange::ReplyBody;
 use crate::handoff::Inherited;
@@ -101,6 +101,7 @@ where
     let logged =
         site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, &connection, &config.settings));
     let shown = site.dev.clone().map(|lines| (lines, Begun::new(&request)));
+    let watched = config.settings.server.page.then(|| page::Watched::begin(&request)).flatten();
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -150,6 +151,11 @@ where
         && response.extensions().get::<Unlogged>().is_none()
     {
         begun.answered(lines, &mut response);
+    }
+    if let Some(watched) = watched
+        && response.extensions().get::<Unlogged>().is_none()
+    {
+        site.page.saw(watched, &response);
     }
     if comes_in_own_pieces(&response, version) {
         in_flight.activity().own_pieces().set();
