@@ -29,6 +29,7 @@ pub(super) fn hello(site: &Site) -> String {
     event(
         "hello",
         &json!({
+            "time": recent::now(),
             "version": env!("CARGO_PKG_VERSION"),
             "python": python::version(),
             "config": config.source.path.display().to_string(),
@@ -52,7 +53,6 @@ pub(super) async fn plugins(site: &Site, overview: &Overview) -> String {
             if let (Some(loaded), Some(entry)) = (loaded, plugin.as_object_mut()) {
                 // That is in the pulse; here it would make the list another one each time.
                 entry.remove("calls");
-                entry.insert("methods".to_owned(), loaded.instance().methods().into());
                 entry.insert("key".to_owned(), key_name(&loaded.instance().key_rule()).into());
             }
         }

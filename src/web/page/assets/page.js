@@ -10,7 +10,7 @@ const MOST_LINES = 300;
 const LONGEST_ANSWER = 1 << 20;
 // The answer's text is shown up to here: more would make the page slow.
 const LONGEST_SHOWN = 200_000;
-const USUAL_METHODS = ["GET", "POST"];
+const WITHOUT_BODY = ["GET", "HEAD"];
 const BASE = new URL("..", location.href);
 
 const state = {
@@ -65,7 +65,7 @@ function number(value) {
   if (value >= 1e6) return `${(value / 1e6).toFixed(1)} M`;
   if (value >= 1e4) return `${(value / 1e3).toFixed(1)} k`;
   if (value >= 100 || Number.isInteger(value)) return String(Math.round(value));
-  return value.toFixed(value >= 10 ? 1 : 2).replace(/\.?0+$/, "");
+  return value.toFixed(1).replace(/\.0$/, "");
 }
 
 function duration(seconds) {
@@ -74,6 +74,13 @@ function duration(seconds) {
   if (millis < 1) return "< 1 ms";
   if (millis < 1000) return `${millis < 10 ? millis.toFixed(1) : Math.round(millis)} ms`;
   return `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
+}
+
+/** Two times, with their unit once where it is the same. */
+function durations(one, other) {
+  const [first, second] = [duration(one), duration(other)];
+  const unit = / \w+$/.exec(second)?.[0];
+  return first.endsWith(unit) && !first.startsWith("<") ? `${first.slice(0, -unit.length)} / ${second}` : `${first} / ${second}`;
 }
 
 function age(seconds) {
@@ -196,11 +203,15 @@ function latest(known, more, most) {
 
 function begin(hello) {
   state.hello = hello;
-  state.pulses = [];
   closeDoor();
 }
 
 function addPulse(pulse) {
+  if (pulse.time <= (state.pulses.at(-1)?.time ?? 0)) {
+    // After a break, perhaps from another worker, the pulses of before come again; else the clock was set back.
+    if (pulse.time <= state.hello.time) return;
+    state.pulses = [];
+  }
   state.pulses.push(pulse);
   const oldest = pulse.time - WINDOW_SECONDS - PERCENTILE_SECONDS - 5;
   while (state.pulses[0].time < oldest) state.pulses.shift();
@@ -219,12 +230,17 @@ async function refused(response) {
   return false;
 }
 
+let isConnecting = false;
+
 async function stayConnected() {
+  if (isConnecting) return;
+  isConnecting = true;
   while (await listen()) {
     showLink("lost", "Connecting again");
     await new Promise((done) => setTimeout(done, reconnectSeconds * 1000));
     reconnectSeconds = Math.min(reconnectSeconds * 2, 5);
   }
+  isConnecting = false;
 }
 
 function openDoor(problem, takesKey) {
@@ -244,7 +260,6 @@ function closeDoor() {
   get("board").hidden = false;
   get("contents").hidden = false;
   get("forget").hidden = !state.hello.has_key;
-  get("try-key-field").hidden = false;
   if (cameThrough) get("main").focus();
 }
 
@@ -361,7 +376,7 @@ class Plot {
     const width = this.svg.clientWidth;
     if (width === 0 || state.pulses.length === 0) return;
     const height = 118;
-    const [left, right, top, bottom] = [46, 4, 6, 20];
+    const [left, right, top, bottom] = [54, 2, 6, 20];
     const now = state.pulses.at(-1).time;
     const all = this.series.map((one) => inWindow(one.points(), now));
     const highest = Math.max(0, ...all.flat().map((point) => point.value ?? 0));
@@ -392,7 +407,7 @@ class Plot {
 /** The four plots of one plugin, or of all. */
 function plotsOf(id) {
   return [
-    new Plot("Requests per second", [{ name: "all", mark: "s1", points: () => rates(id, "answers") }], number, 4),
+    new Plot("Requests per second", [{ name: "now", mark: "s1", points: () => rates(id, "answers") }], number, 4),
     new Plot(
       "Latency",
       [
@@ -406,7 +421,7 @@ function plotsOf(id) {
     new Plot(
       "Errors per second",
       [
-        { name: "answers of 5xx", mark: "sb", points: () => rates(id, "errors") },
+        { name: "5xx", mark: "sb", points: () => rates(id, "errors") },
         { name: "timeouts", mark: "s2", points: () => rates(id, "timeouts") },
       ],
       number,
@@ -498,7 +513,7 @@ class PluginRow {
         make("div", { class: "plugin-name" }, make("h3", {}, `/${id}`, this.badge), this.file),
         gauge("Requests / s", "wide", this.values.rate, this.rate.box),
         gauge("Latency p50 / p95", "wide", this.values.latency, this.latency.box),
-        gauge("Errors", "wide", this.values.errors, this.errors.box),
+        gauge("Errors so far", "wide", this.values.errors, this.errors.box),
         gauge("Running / waiting", "", this.values.calls),
         make(
           "div",
@@ -544,18 +559,19 @@ class PluginRow {
     const facts = {
       File: this.path,
       Handler: plugin.async ? "async, on the event loop" : "plain, on a thread",
-      Methods: [...USUAL_METHODS, ...(plugin.methods ?? []).filter((one) => !USUAL_METHODS.includes(one))].join(", "),
+      Methods: plugin.methods.join(", "),
       Key: KEY_WORDS[plugin.key] ?? "none",
       Loaded: counted.last_load ? dateAndClock.format(new Date(counted.last_load * 1000)) : "unknown",
     };
-    const fields = fieldsOf(plugin);
+    const fields = plugin.parameters;
+    const words = [
+      plugin.description ? make("p", { class: "doc" }, plugin.description) : make("p", { class: "hint" }, "Its class has no docstring."),
+      fields.length ? make("div", {}, make("h4", {}, "Parameters"), parametersOf(fields)) : null,
+    ];
+    const pairs = Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
     this.more.replaceChildren(
-      ...[
-        plugin.description ? make("p", { class: "doc" }, plugin.description) : null,
-        make("dl", { class: "more-facts" }, ...Object.entries(facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
-        fields.length ? make("div", {}, make("h4", {}, "Parameters"), parametersOf(fields)) : null,
-        make("div", { class: "plots" }, ...this.plots.map((plot) => plot.figure)),
-      ].filter(Boolean),
+      make("div", { class: "plugin-about" }, make("div", { class: "plugin-words" }, ...words.filter(Boolean)), make("dl", { class: "more-facts" }, ...pairs)),
+      make("div", { class: "plots" }, ...this.plots.map((plot) => plot.figure)),
     );
   }
 
@@ -567,7 +583,7 @@ class PluginRow {
     this.rate.draw(rate, 1);
     const slow = percentiles(this.id, 0.95);
     const half = percentile(this.id, 0.5, last);
-    setText(this.values.latency, half === null ? "–" : `${duration(half)} / ${duration(slow.at(-1).value)}`);
+    setText(this.values.latency, half === null ? "–" : durations(half, slow.at(-1).value));
     this.latency.draw(slow, 0.002);
     setText(this.values.errors, number(counts.errors));
     this.values.errors.className = counts.errors > 0 ? "value bad" : "value";
@@ -587,22 +603,25 @@ const KEY_WORDS = {
 
 const firstLine = (text) => (text ?? "").trim().split("\n")[0];
 
-/** Fields of a plugin, however much is known of them: `{name, type, description, required, default}`. */
-function fieldsOf(plugin) {
-  const known = plugin?.fields ?? plugin?.parameters ?? [];
-  if (Array.isArray(known)) return known.map((one) => (typeof one === "string" ? { name: one } : one));
-  return Object.entries(known).map(([name, one]) => ({ name, ...(typeof one === "object" ? one : {}) }));
+/** What a field may be, in words. */
+function typeOf({ schema }) {
+  if (schema.enum) return schema.enum.map((one) => JSON.stringify(one)).join(", ");
+  return [schema.type ?? (schema.anyOf ?? []).map((one) => one.type)].flat().filter((one) => one && one !== "null").join(" or ");
 }
-
-const typeOf = (field) => field.type ?? field.schema?.type ?? "";
 
 function parametersOf(fields) {
   return make(
     "dl",
     { class: "parameters" },
     ...fields.map((field) => {
-      const facts = [typeOf(field), field.required ? "needed" : "", field.default !== undefined && field.default !== null ? `default ${JSON.stringify(field.default)}` : ""];
-      return make("div", {}, make("dt", {}, make("code", {}, field.name), " ", make("span", { class: "hint" }, facts.filter(Boolean).join(", "))), make("dd", {}, field.description ?? ""));
+      const preset = field.schema.default === undefined ? "" : `${JSON.stringify(field.schema.default)} if left out`;
+      const facts = [typeOf(field), field.required ? "needed" : "", preset, field.in === "either" ? "" : `in the ${field.in}`];
+      return make(
+        "div",
+        {},
+        make("dt", {}, make("code", {}, field.name), " ", make("span", { class: "hint" }, facts.filter(Boolean).join(", "))),
+        make("dd", {}, field.description),
+      );
     }),
   );
 }
@@ -664,6 +683,8 @@ function trouble(file) {
   const { error } = file;
   const stem = stemOf(file.file);
   const where = error.line ? `${fileName(error.file ?? file.file)}, line ${error.line}` : fileName(file.file);
+  // A SyntaxError says this once more.
+  const message = error.message.replace(` (${where})`, "");
   const served = file.plugins.map((plugin) => `/${plugin.name}`);
   const short = withoutOwnFrames(error.traceback ?? "");
   const isQuarantined = error.type === "Quarantined";
@@ -676,7 +697,7 @@ function trouble(file) {
       make("h3", {}, isQuarantined ? `${fileName(file.file)} is in quarantine` : `${fileName(file.file)} does not load`),
       make("button", { type: "button", "aria-label": `Load ${stem} again`, onclick: (event) => load(event.currentTarget, stem) }, "Load again"),
     ),
-    make("p", { class: "said" }, `${error.type}: ${error.message}`),
+    make("p", { class: "said" }, `${error.type}: ${message}`),
     make("p", { class: "hint" }, served.length ? `${where}. Until it is mended, ${served.join(", ")} ${served.length === 1 ? "answers" : "answer"} as before.` : where),
     short ? make("pre", { tabindex: "0", role: "region", "aria-label": `Traceback of ${fileName(file.file)}` }, short) : null,
     short && short !== error.traceback.trimEnd() ? make("details", {}, make("summary", {}, "The whole traceback"), make("pre", { tabindex: "0" }, error.traceback.trimEnd())) : null,
@@ -711,7 +732,7 @@ class WorkerRow {
     this.row = make(
       "tr",
       { role: "row" },
-      make("th", { scope: "row", role: "rowheader", "data-label": "Worker" }, make("span", {}, `${worker.number} `, make("span", { class: "hint" }, `PID ${worker.pid}`))),
+      make("th", { scope: "row", role: "rowheader", "data-label": "Worker" }, make("span", {}, `${worker.number} `, make("span", { class: "hint nowrap" }, `PID ${worker.pid}`))),
       cell("State", "", values.state),
       cell("Memory", "", make("span", { class: "with-spark" }, values.memory, this.memory.box)),
       cell("Loop lag", "", make("span", { class: "with-spark" }, values.lag, this.lag.box)),
@@ -793,13 +814,13 @@ function requestRow(request) {
   return make(
     "tr",
     { role: "row" },
-    cell("Time", "nowrap", make("time", { datetime: new Date(request.time * 1000).toISOString() }, timeOf(request.time))),
-    cell("Method", "", request.method),
+    cell("Time", "nowrap time", make("time", { datetime: new Date(request.time * 1000).toISOString() }, timeOf(request.time))),
+    cell("Method", "method", request.method),
     cell("Path", "path", request.path),
     cell("Status", `status ${kind}`, String(request.status)),
-    cell("Took", "number nowrap", duration(request.seconds)),
-    cell("Size", "number nowrap", size(request.bytes)),
-    cell("Worker", "number", nameOfProcess(request.pid)),
+    cell("Took", "number nowrap took", duration(request.seconds)),
+    cell("Size", "number nowrap size", size(request.bytes)),
+    cell("Worker", "number worker", nameOfProcess(request.pid)),
   );
 }
 
@@ -829,6 +850,14 @@ get("log-level").addEventListener("change", showLists);
 
 // ---- Try it -------------------------------------------------------------------------------------------------------
 
+/** What is said beside the key, of plugins that ask for one. */
+const KEY_HINTS = {
+  global: "the server’s is taken where this stays empty",
+  own: "this plugin asks for its own",
+  custom: "this plugin checks callers itself",
+  never: "nobody may call this plugin",
+};
+
 /** What the form asks for now. */
 const form = { plugin: null, running: null };
 const pluginNamed = (id) => state.files?.files.flatMap((file) => file.plugins).find((plugin) => plugin.name === id) ?? null;
@@ -843,7 +872,7 @@ function offerPlugins() {
     if (names.includes(before)) select.value = before;
   }
   const plugin = pluginNamed(select.value);
-  const facts = JSON.stringify([plugin?.name, fieldsOf(plugin), plugin?.methods, plugin?.key]);
+  const facts = JSON.stringify([plugin?.name, plugin?.parameters, plugin?.methods, plugin?.key]);
   if (facts !== form.facts) {
     form.facts = facts;
     choosePlugin(plugin);
@@ -855,36 +884,67 @@ function choosePlugin(plugin) {
   const isOther = form.plugin?.name !== plugin?.name;
   form.plugin = plugin;
   const method = get("try-method").value;
-  const methods = [...USUAL_METHODS, "HEAD", ...(plugin?.methods ?? [])];
-  get("try-method").replaceChildren(...[...new Set(methods)].map((name) => make("option", {}, name)));
+  const methods = plugin?.methods ?? ["GET"];
+  get("try-method").replaceChildren(...methods.map((name) => make("option", {}, name)));
   get("try-method").value = !isOther && methods.includes(method) ? method : "GET";
   const typed = isOther ? [] : readFields().filter((field) => field.value !== "");
   get("try-fields").replaceChildren();
-  for (const field of fieldsOf(plugin)) addField(field, typed.find((one) => one.name === field.name)?.value);
+  const fields = plugin?.parameters ?? [];
+  for (const field of fields) addField(field, typed.find((one) => one.name === field.name)?.value);
   for (const field of typed) {
-    if (!fieldsOf(plugin).some((one) => one.name === field.name)) addField({ name: field.name, isFree: true }, field.value);
+    if (!fields.some((one) => one.name === field.name)) addField({ name: field.name, isFree: true }, field.value);
   }
+  if (get("try-fields").children.length === 0) addField({ isFree: true });
   if (isOther) {
     get("try-subpath").value = "";
     get("try-text").value = "{}";
   }
-  setText(get("try-key-hint"), { global: "the server’s, from when you came in", own: "this plugin asks for its own", custom: "this plugin checks callers itself", never: "nobody may call this plugin" }[plugin?.key] ?? "not needed here");
+  get("try-key").value = isOther ? "" : get("try-key").value;
+  get("try-key-field").hidden = !(plugin?.key in KEY_HINTS);
+  setText(get("try-key-hint"), KEY_HINTS[plugin?.key] ?? "");
   showForm();
 }
 
 /** One row of the form. A field that is not known has its name to be typed. */
 function addField(field, value = "") {
-  const number = (addField.count = (addField.count ?? 0) + 1);
-  const named = field.isFree ? make("input", { "aria-label": "Name of the field", placeholder: "name", autocomplete: "off", spellcheck: "false", autocapitalize: "off" }) : make("label", { class: "known", for: `try-field-${number}` }, field.name);
-  if (field.isFree) named.value = field.name ?? "";
-  const entry = make("input", { id: `try-field-${number}`, "aria-label": field.isFree ? "Value of the field" : null, placeholder: field.isFree ? "value" : typeOf(field), autocomplete: "off", spellcheck: "false" });
+  const id = `try-field-${(addField.count = (addField.count ?? 0) + 1)}`;
+  const plain = { autocomplete: "off", spellcheck: "false", autocapitalize: "off" };
+  let named;
+  let entry;
+  if (field.isFree) {
+    named = make("input", { "aria-label": "Name of the field", placeholder: "name", ...plain });
+    named.value = field.name ?? "";
+    entry = make("input", { "aria-label": "Value of the field", placeholder: "value", ...plain });
+  } else {
+    named = make("label", { class: "known", for: id }, field.name, field.required ? make("span", { class: "hint" }, " needed") : null);
+    entry = entryOf(field, { id, ...plain });
+  }
   entry.value = value;
-  const item = make("li", {}, named, entry);
+  const item = make("li", { class: field.isFree ? "" : "known-field" }, named, entry);
   item.field = { ...field, named, entry };
-  item.append(make("button", { type: "button", class: "quiet", "aria-label": `Remove the field ${field.name ?? ""}`, onclick: () => { item.remove(); showForm(); get("try-add").focus(); } }, "×"));
-  if (field.description) item.append(make("span", { class: "hint" }, field.description));
+  if (field.isFree) {
+    const remove = () => {
+      item.remove();
+      showForm();
+      get("try-add").focus();
+    };
+    item.append(make("button", { type: "button", class: "quiet", "aria-label": "Remove this field", onclick: remove }, "×"));
+  }
+  if (field.description) item.append(make("span", { class: "hint", id: `${id}-hint` }, field.description));
+  if (field.description) entry.setAttribute("aria-describedby", `${id}-hint`);
   get("try-fields").append(item);
   return named;
+}
+
+/** Where a known field is typed or chosen. An empty one is not sent. */
+function entryOf(field, properties) {
+  const choices = field.schema.type === "boolean" ? [true, false] : field.schema.enum;
+  if (!choices) {
+    const preset = field.schema.default;
+    return make("input", { ...properties, placeholder: preset === undefined || preset === null ? typeOf(field) : JSON.stringify(preset) });
+  }
+  const texts = choices.map((one) => (typeof one === "string" ? one : JSON.stringify(one)));
+  return make("select", { id: properties.id }, make("option", { value: "" }, "–"), ...texts.map((text) => make("option", {}, text)));
 }
 
 get("try-add").addEventListener("click", () => {
@@ -893,41 +953,46 @@ get("try-add").addEventListener("click", () => {
 });
 
 function readFields() {
-  return [...get("try-fields").children].map((item) => ({
-    name: item.field.isFree ? item.field.named.value.trim() : item.field.name,
-    value: item.field.entry.value,
-    type: typeOf(item.field),
-    isFree: item.field.isFree,
+  return [...get("try-fields").children].map(({ field }) => ({
+    name: field.isFree ? field.named.value.trim() : field.name,
+    value: field.entry.value,
+    schema: field.schema,
+    place: field.in,
+    isFree: field.isFree,
   }));
 }
 
-/** A field's text as the JSON value that its type says; what does not fit stays text, for the plugin to judge. */
-function typed(field) {
-  const kinds = [field.type].flat();
-  if (kinds.includes("string") || kinds[0] === "") return field.value;
+/** A field's text as the JSON value that its schema says; what does not fit stays text, for the plugin to judge. */
+function typed({ value, schema }) {
+  const kinds = [schema?.type ?? (schema?.anyOf ?? []).map((one) => one.type)].flat();
+  const isText = kinds.length === 0 || kinds.includes("string") || schema.enum?.includes(value);
+  if (isText && !schema?.enum?.some((one) => JSON.stringify(one) === value)) return value;
   try {
-    return JSON.parse(field.value);
+    return JSON.parse(value);
   } catch {
-    return field.value;
+    return value;
   }
 }
 
 /** The request that the form describes. */
 function planned() {
   const method = get("try-method").value;
-  const kind = method === "GET" || method === "HEAD" ? "none" : get("try-body").value;
+  const kind = WITHOUT_BODY.includes(method) ? "none" : get("try-body").value;
   const fields = readFields().filter((field) => field.name !== "" && (field.value !== "" || field.isFree));
-  const pairs = fields.map((field) => [field.name, field.value]);
+  const takesAll = kind === "none" || kind === "text";
+  const pairsOf = (some) => new URLSearchParams(some.map((field) => [field.name, field.value])).toString();
+  const ofQuery = fields.filter((field) => takesAll || field.place === "query");
+  const ofBody = fields.filter((field) => !ofQuery.includes(field));
   const subpath = get("try-subpath").value.replace(/^\/+/, "");
   const path = form.plugin ? routeOf(form.plugin.name) + (subpath ? `/${subpath.split("/").map(encodeURIComponent).join("/")}` : "") : "";
   const url = new URL(path, BASE);
-  if (kind === "none" || kind === "text") url.search = new URLSearchParams(pairs).toString();
+  url.search = pairsOf(ofQuery);
   const plan = { method, url, headers: {}, body: null };
-  if (kind === "json") plan.body = JSON.stringify(Object.fromEntries(fields.map((field) => [field.name, typed(field)])));
+  if (kind === "json") plan.body = JSON.stringify(Object.fromEntries(ofBody.map((field) => [field.name, typed(field)])));
   if (kind === "text") plan.body = get("try-text").value;
   if (kind === "json" || kind === "text") plan.headers["Content-Type"] = "application/json";
   if (kind === "form") {
-    plan.body = new URLSearchParams(pairs).toString();
+    plan.body = pairsOf(ofBody);
     plan.headers["Content-Type"] = "application/x-www-form-urlencoded";
   }
   const needsGlobal = form.plugin?.key === "global";
@@ -955,7 +1020,7 @@ function curlOf(plan) {
 /** Shows and hides parts of the form by what is chosen, and writes the curl line. */
 function showForm() {
   const method = get("try-method").value;
-  const hasBody = method !== "GET" && method !== "HEAD";
+  const hasBody = !WITHOUT_BODY.includes(method);
   get("try-body-choice").hidden = !hasBody;
   const isText = hasBody && get("try-body").value === "text";
   get("try-text-field").hidden = !isText;
