@@ -686,7 +686,7 @@ function trouble(file) {
   // A SyntaxError says this once more.
   const message = error.message.replace(` (${where})`, "");
   const served = file.plugins.map((plugin) => `/${plugin.name}`);
-  const short = withoutOwnFrames(error.traceback ?? "");
+  const traceback = error.traceback.trimEnd();
   const isQuarantined = error.type === "Quarantined";
   return make(
     "div",
@@ -699,22 +699,8 @@ function trouble(file) {
     ),
     make("p", { class: "said" }, `${error.type}: ${message}`),
     make("p", { class: "hint" }, served.length ? `${where}. Until it is mended, ${served.join(", ")} ${served.length === 1 ? "answers" : "answer"} as before.` : where),
-    short ? make("pre", { tabindex: "0", role: "region", "aria-label": `Traceback of ${fileName(file.file)}` }, short) : null,
-    short && short !== error.traceback.trimEnd() ? make("details", {}, make("summary", {}, "The whole traceback"), make("pre", { tabindex: "0" }, error.traceback.trimEnd())) : null,
+    traceback ? make("pre", { tabindex: "0", role: "region", "aria-label": `Traceback of ${fileName(file.file)}` }, traceback) : null,
   );
-}
-
-/** A traceback without the frames of the server itself and of Python's import machinery, which say nothing to its reader. */
-function withoutOwnFrames(traceback) {
-  const kept = [];
-  let isOwn = false;
-  for (const line of traceback.trimEnd().split("\n")) {
-    const frame = /^ {2}File "([^"]*)"/.exec(line);
-    if (frame) isOwn = frame[1].startsWith("<pserve>/") || frame[1].startsWith("<frozen importlib");
-    else if (!line.startsWith("    ")) isOwn = false;
-    if (!isOwn) kept.push(line);
-  }
-  return kept.join("\n");
 }
 
 // ---- Workers, requests, log ---------------------------------------------------------------------------------------
