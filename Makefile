@@ -14,7 +14,7 @@ PYTHONS ?=
 BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check docs fuzz bench test-pythons deb test-deb soak install uninstall clean
+.PHONY: help run build test check docs fuzz bench test-pythons deb test-deb soak screenshots install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,9 @@ test-deb: ## install the package into a fresh Debian 12 and use it there (as roo
 
 soak: build ## ten minutes of load with reloads and crashes, then counts that must be zero (SOAK_SECONDS=60: one minute)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
+
+screenshots: build ## take the pictures of the live page for docs/images, which takes some minutes
+	@.ci/prepare test >/dev/null && .venv/bin/python tests/screenshots/page.py
 
 # A binary that is there already is installed as it is; without one it is built.
 install: $(if $(BINARY),,build) ## install into PREFIX, below DESTDIR: binary, man page, completions, units, sample INI (BINARY=FILE builds nothing)

@@ -6,6 +6,7 @@
 //! * [`cli`]: flags as they were typed.
 //! * [`config`]: from INI text to what the program means.
 //! * [`logging`], [`console`], [`palette`], [`request_id`], [`shutdown`], [`exit_status`]: small, shared, know nobody.
+//! * [`recent`]: the latest requests and log lines, for who watches.
 //! * [`flight`]: what a worker was doing, readable after its death.
 //! * [`metrics`]: what is counted, and the text of `/metrics`.
 //! * [`pipe`]: bytes on their way between a connection and Python.
@@ -47,6 +48,7 @@ pub mod palette;
 pub mod pipe;
 pub mod plugins;
 pub mod python;
+pub mod recent;
 pub mod request_id;
 pub mod scaffold;
 pub mod shutdown;

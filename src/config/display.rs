@@ -177,6 +177,7 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
                 ("log_level", Some(server.log_level.name().to_owned())),
                 ("compression", Some(server.compression.to_string())),
                 ("debug", Some(server.debug.to_string())),
+                ("page", Some(server.page.to_string())),
                 ("legacy_status", Some(server.legacy_status.to_string())),
                 ("openapi", Some(server.openapi.to_string())),
                 ("required_plugins", list(server.required_plugins.clone())),

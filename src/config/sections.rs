@@ -233,6 +233,7 @@ impl Reader<'_> {
             log_level: self.log_level()?,
             compression: self.entry("server", "compression").is_none() || self.truth("server", "compression"),
             debug: self.truth("server", "debug"),
+            page: self.truth("server", "page"),
             legacy_status: self.truth("server", "legacy_status"),
             openapi: self.entry("server", "openapi").is_none() || self.truth("server", "openapi"),
             required_plugins: self.items("server", "required_plugins", &[',']),

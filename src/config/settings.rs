@@ -117,6 +117,8 @@ pub struct ServerSettings {
     pub compression: bool,
     /// Puts tracebacks into error replies.
     pub debug: bool,
+    /// Whether the live page is served under `/-/`.
+    pub page: bool,
     /// Answers 200 to everything but a response object's own status, as the Python program did.
     pub legacy_status: bool,
     /// Whether `/-/openapi.json` describes the plugins to callers.

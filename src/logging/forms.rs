@@ -94,7 +94,7 @@ impl Form {
 }
 
 /// The message with what follows it, fit for a terminal.
-fn whole_text(record: &Record<'_>) -> String {
+pub(super) fn whole_text(record: &Record<'_>) -> String {
     let mut text = record.message.to_owned();
     if let Some(request_id) = record.request_id {
         // What follows the first line stays as it is.

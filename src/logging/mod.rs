@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use crate::recent::{self, Latest, LogLine};
 use crate::request_id::RequestId;
 use arc_swap::ArcSwap;
 use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
@@ -77,7 +78,9 @@ impl<'a> Record<'a> {
         let Some(outputs) = OUTPUTS.get() else { return };
         let message = without_secrets(self.message);
         let traceback = self.traceback.map(|text| without_secrets(text.trim_end_matches('\n')));
-        outputs.write(&Record { message: &message, traceback: traceback.as_deref(), ..self.clone() }, format);
+        let record = Record { message: &message, traceback: traceback.as_deref(), ..self.clone() };
+        keep(&record);
+        outputs.write(&record, format);
     }
 }
 
@@ -106,6 +109,10 @@ pub const OF_LOADS: &str = "pserve::loads";
 
 /// Set when somebody else tells people what goes on.
 static HOLDS_BACK: AtomicBool = AtomicBool::new(false);
+
+/// The last lines, and how much of one is kept, in bytes.
+static RECENT: Latest<LogLine> = Latest::new(200);
+const LONGEST_KEPT: usize = 4 << 10;
 
 static OUTPUTS: OnceLock<Outputs> = OnceLock::new();
 static ASKED: OnceLock<Asked> = OnceLock::new();
@@ -160,6 +167,21 @@ pub fn announce(message: &str) {
 /// Writes a line about a plugin, when its level is asked for.
 pub fn emit(severity: Severity, plugin: &str, message: &str) {
     Record::about(plugin, severity, message).emit();
+}
+
+/// Keeps a line for who watches.
+fn keep(record: &Record<'_>) {
+    RECENT.push(LogLine {
+        time: recent::now(),
+        severity: record.severity.name().to_owned(),
+        name: forms::printable(record.name),
+        message: recent::shortened(&forms::whole_text(record), LONGEST_KEPT).to_owned(),
+    });
+}
+
+/// The last lines that were written by this process from a number on, and the number of the next.
+pub fn lines_since(number: u64) -> (u64, Vec<LogLine>) {
+    RECENT.since(number)
 }
 
 /// Opens the log file again by its name, after a rotation. The old one stays in use when that fails.

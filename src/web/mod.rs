@@ -26,6 +26,7 @@ mod metrics_route;
 mod openapi;
 mod openapi_parts;
 mod own_request;
+mod page;
 mod plugin_route;
 mod probes;
 mod problem;
@@ -98,6 +99,7 @@ impl TlsAcceptor {
 /// * `/<plugin>[/<subpath>]`: the plugin
 /// * `/livez`, `/readyz`, `/healthz`, `/metrics`: probes, where no plugin has that name
 /// * `/-/openapi.json`: what the plugins take, where no plugin has that name
+/// * `/-/`: the live page and what it reads, where it is switched on and no plugin has that name
 /// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {

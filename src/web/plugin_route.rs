@@ -14,6 +14,7 @@ use super::body_pace::TOO_SLOW;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path};
+use super::page::{self, PageRoute};
 use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
@@ -53,6 +54,7 @@ enum Target {
     },
     Probe(Probe),
     OpenApi,
+    Page(PageRoute),
     /// A static file: the decoded path under the documents' route.
     Document {
         rest: Option<String>,
@@ -61,7 +63,7 @@ enum Target {
 
 /// Answers one request, from the path to the reply.
 pub async fn answer<B: Buf>(
-    site: &Site,
+    site: &Arc<Site>,
     head: Head,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
@@ -75,6 +77,19 @@ pub async fn answer<B: Buf>(
     match target {
         Target::Awaited { id } => Err(ApiError::NotThereYet { id }),
         Target::Document { rest } => document(site, &head, rest.as_deref()).await,
+        Target::Page(route) => {
+            if !matches!(head.method, Method::GET | Method::HEAD) {
+                let allow = "GET, HEAD".to_owned();
+                return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
+            if route.needs_key() {
+                page::check_reader(settings, &head.connection, &head.headers)?;
+                let no_body = ReceivedBody::Whole(Bytes::new());
+                let request = plugin_request(settings, head, None, no_body).await;
+                check_global_key(settings, &request)?;
+            }
+            page::answer(site, route)
+        }
         Target::Probe(probe) => probes::answer(site, probe, &head.method).await,
         Target::Control(route) => {
             if let Some(reply) = check_method(&head.method, &[])? {
@@ -84,6 +99,9 @@ pub async fn answer<B: Buf>(
             if head.method == Method::HEAD && route != ControlRoute::Plugins {
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
+            if route != ControlRoute::Plugins {
+                page::check_control(settings, &head.headers)?;
             }
             let request = with_global_key(settings, head, body).await?;
             control_routes::answer(site, route, &request).await
@@ -139,12 +157,16 @@ async fn with_global_key<B: Buf>(
 ) -> Result<Box<PluginRequest>, ApiError> {
     let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
     let request = plugin_request(settings, head, None, body).await;
+    check_global_key(settings, &request)?;
+    Ok(request)
+}
+
+/// For what is not a plugin: the global key, where one is set.
+fn check_global_key(settings: &Settings, request: &PluginRequest) -> Result<(), ApiError> {
     let global = settings.global_key.as_ref();
     let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
-    if !matches!(auth::judge(&rule, global, &request), auth::Verdict::Allowed) {
-        return Err(ApiError::Unauthorized);
-    }
-    Ok(request)
+    let is_allowed = matches!(auth::judge(&rule, global, request), auth::Verdict::Allowed);
+    if is_allowed { Ok(()) } else { Err(ApiError::Unauthorized) }
 }
 
 async fn call_plugin(
@@ -213,6 +235,9 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         }
         if raw_path == openapi::PATH && site.config.get().settings.server.openapi {
             return Ok(Target::OpenApi);
+        }
+        if let Some(route) = PageRoute::parse(raw_path).filter(|_| site.config.get().settings.server.page) {
+            return Ok(Target::Page(route));
         }
         return find_document(site, segments).ok_or_else(|| not_found(site, raw_path));
     };

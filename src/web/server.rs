@@ -32,7 +32,7 @@ use super::problem::{self, Asker};
 use super::request_id;
 use super::request_lines::Begun;
 use super::upgrade::carry;
-use super::{HeadAside, Site, cors};
+use super::{HeadAside, Site, cors, page};
 use crate::config::Settings;
 use crate::exchange::ReplyBody;
 use crate::handoff::Inherited;
@@ -109,6 +109,7 @@ where
         .load_full()
         .map(|log| LoggedRequest::new(log, &request, &connection, &config.settings, &request_id));
     let shown = site.dev.clone().map(|lines| (lines, Begun::new(&request)));
+    let watched = config.settings.server.page.then(|| page::Watched::begin(&request)).flatten();
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -161,6 +162,11 @@ where
         && response.extensions().get::<Unlogged>().is_none()
     {
         begun.answered(lines, &mut response);
+    }
+    if let Some(watched) = watched
+        && response.extensions().get::<Unlogged>().is_none()
+    {
+        site.page.saw(watched, &response);
     }
     if comes_in_own_pieces(&response, version) {
         in_flight.activity().own_pieces().set();

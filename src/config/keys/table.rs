@@ -107,6 +107,7 @@ const SERVER: &[Key] = &[
         "[gzip for answers](responses.md#compression-of-everything-else) that are worth it",
     ),
     key("debug", Truth, Is("false"), "", "puts tracebacks into error replies"),
+    key("page", Truth, Is("false"), "", "serves the [live page](page.md) under `/-/`"),
     key(
         "legacy_status",
         Truth,
