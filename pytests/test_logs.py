@@ -24,7 +24,7 @@ DATED = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - "
 
 def test_on_a_pipe_each_line_has_its_priority(start):
     server = start({"talker.py": TALKER}, arguments=["-v", "debug", "-l", "own.log"])
-    server.get("/talker")
+    server.request("GET", "/talker", headers={"X-Request-Id": "the-id"})
     server.wait_for_log("from a library")
     for line in (
         "<7>DEBUG - talker - debug line",
@@ -35,10 +35,10 @@ def test_on_a_pipe_each_line_has_its_priority(start):
         "<2>CRITICAL - talker - critical line",
         "<6>INFO - lib - from a library",
     ):
-        assert line + "\n" in server.log
+        assert f"{line} [request the-id]\n" in server.log
     file = (server.folder / "own.log").read_text()
-    assert re.search(f"(?m)^{DATED}talker - CRITICAL - critical line$", file)
-    assert re.search(f"(?m)^{DATED}lib - DEBUG - details of a library$", file)
+    assert re.search(rf"(?m)^{DATED}talker - CRITICAL - critical line \[request the-id\]$", file)
+    assert re.search(rf"(?m)^{DATED}lib - DEBUG - details of a library \[request the-id\]$", file)
 
 
 def test_levels_keep_lesser_lines_out_but_for_what_every_start_tells(start):
@@ -69,3 +69,13 @@ def test_on_a_terminal_lines_are_dated(tmp_path):
         os.close(ours)
     for line in seen.decode().splitlines():
         assert re.match(f"{DATED}pserve - INFO - ", line), line
+
+
+def test_a_level_may_be_given_to_any_logger(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "talker.py").write_text(TALKER)
+    options = "urllib3=log=ERROR\ntalkre=threads=2\n"
+    (tmp_path / "pserve.ini").write_text(f"[paths]\nplugins=plugins\n[plugin_options]\n{options}")
+    checked = subprocess.run([BINARY, "check"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert "talkre: there is no plugin of that name" in checked.stdout
+    assert "urllib3" not in checked.stdout

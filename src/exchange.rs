@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigError, Secret};
 use crate::pipe::{PipeReader, PipeWriter};
+use crate::request_id::RequestId;
 
 /// One request for one plugin.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct PluginRequest {
     pub forwarded_host: Option<String>,
     /// `None` for `/name`, else the decoded rest after `/name/`.
     pub subpath: Option<String>,
+    /// What it is called in answers and logs.
+    pub request_id: RequestId,
     /// The body, when it was read to its end; empty when it is streamed.
     pub body: Bytes,
     /// A body that the plugin reads as it comes.

@@ -8,6 +8,8 @@ pub const CLEAN: i32 = 0;
 pub const FAILURE: i32 = 1;
 /// The command line or the configuration cannot work.
 pub const USAGE: i32 = 2;
+/// A signal ended a command, as shells name SIGINT.
+pub const INTERRUPTED: i32 = 130;
 /// Of a worker: it could not start, and has told the supervisor why.
 pub const CANNOT_START: i32 = 70;
 

@@ -7,12 +7,17 @@ use std::path::PathBuf;
 use pserve::cli::{Cli, Command, NotServing};
 use pserve::config::Config;
 use pserve::handoff::Seat;
-use pserve::{check, dev, exit_status, python, scaffold, supervisor, worker};
+use pserve::{call, check, choice, dev, exit_status, generate, listing, python, scaffold, supervisor, top, worker};
 
 fn main() {
     exit_status::leave(match Cli::from_command_line() {
         Ok(cli) => run(&cli),
         Err(NotServing::Answer(text)) => status_of(answer(&text), exit_status::CLEAN),
+        Err(NotServing::Version) => {
+            let version = env!("CARGO_PKG_VERSION");
+            let text = format!("pserve {version} (CPython {})\n", python::version());
+            status_of(answer(&text), exit_status::CLEAN)
+        }
         Err(NotServing::Mistake(mistake)) => {
             exit_status::complain(&mistake);
             exit_status::USAGE
@@ -30,17 +35,28 @@ fn run(cli: &Cli) -> i32 {
             Err(_) => exit_status::CANNOT_START,
         },
         Some(Command::Check(arguments)) if arguments.child => {
-            with_config(cli, |config| check::run_child(cli, arguments, config))
+            let config = choice::configuration(cli, arguments.child_folder.as_deref());
+            done_with(config, |config| check::run_child(cli, arguments, config))
         }
         Some(Command::Check(arguments)) => {
             let outcome = check::run(arguments, cli.ini_path());
             status_of(answer(&outcome.text), outcome.status)
+        }
+        Some(Command::Call(arguments)) => {
+            let config = choice::configuration(cli, arguments.folder.as_deref());
+            ending_with(config, |config| call::run(cli, arguments, config))
+        }
+        Some(Command::Plugins(arguments)) => {
+            let config = choice::configuration(cli, arguments.folder.as_deref());
+            ending_with(config, |config| Ok(status_of(answer(&listing::text(arguments, &config)?), exit_status::CLEAN)))
         }
         Some(Command::New(arguments)) => {
             let written = cli.named_ini().and_then(|ini| scaffold::write(arguments, ini.as_deref()));
             done_with(written, |words| Ok(answer(&words)?))
         }
         Some(Command::Python { arguments }) => script(cli, arguments),
+        Some(Command::Top(arguments)) => with_config(cli, |config| top::run(arguments, &config.settings)),
+        Some(Command::Generate(what)) => status_of(answer(&generate::text(*what)), exit_status::CLEAN),
         Some(Command::Stubs { folder }) => match python::write_plugincore(folder) {
             Ok(files) => {
                 let list: String = files.iter().map(|file| format!("{}\n", file.display())).collect();
@@ -120,6 +136,16 @@ fn done_with<T>(read: Result<T, String>, work: impl FnOnce(T) -> anyhow::Result<
         }
         Ok(Ok(())) => exit_status::CLEAN,
     }
+}
+
+/// As [`done_with`], for work that knows its exit status.
+fn ending_with<T>(read: Result<T, String>, work: impl FnOnce(T) -> anyhow::Result<i32>) -> i32 {
+    let mut status = exit_status::CLEAN;
+    let ended = done_with(read, |read| {
+        status = work(read)?;
+        Ok(())
+    });
+    if ended == exit_status::CLEAN { status } else { ended }
 }
 
 fn answer(text: &str) -> std::io::Result<()> {

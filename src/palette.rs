@@ -35,6 +35,11 @@ impl Palette {
         Self { is_coloured: false }
     }
 
+    /// Whether it adds nothing.
+    pub fn is_plain(self) -> bool {
+        !self.is_coloured
+    }
+
     /// The text in its colour, by ECMA-48, 8.3.117.
     pub fn paint(self, ink: Ink, text: &str) -> String {
         if !self.is_coloured || text.is_empty() {

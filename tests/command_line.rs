@@ -9,7 +9,12 @@ fn version_names_the_program_and_help_names_every_flag() {
     let dir = tempfile::tempdir().unwrap();
     let (status, out, _) = run_to_end(dir.path(), &["--version"]);
     assert_eq!(status, 0);
-    assert!(out.starts_with("pserve 0."), "{out}");
+    let version = concat!("pserve ", env!("CARGO_PKG_VERSION"), " (CPython 3.");
+    assert!(out.starts_with(version) && out.lines().count() == 1, "{out}");
+    assert_eq!(run_to_end(dir.path(), &["-V"]).1, out);
+    // The one that is inside, not one that happens to be on the machine.
+    let inside = run_to_end(dir.path(), &["python", "-c", "import platform; print(platform.python_version())"]).1;
+    assert!(out.contains(&format!("(CPython {})", inside.trim())), "{out} {inside}");
     let (status, out, _) = run_to_end(dir.path(), &["--help"]);
     assert_eq!(status, 0);
     for flag in ["-i, --ini-file", "-l, --log", "-v, --level", "SIGHUP"] {
@@ -93,3 +98,11 @@ class Greet(BasePlugin):
     def request_handler(self, **data):
         return 'hello'
 ";
+
+#[test]
+fn an_argument_that_is_missing_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (status, _, err) = run_to_end(dir.path(), &["call"]);
+    assert_eq!((status, err.lines().count()), (2, 1), "{err}");
+    assert!(err.contains("not provided: <NAME>"), "{err}");
+}

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use pserve::config::Table;
 use pserve::exchange::{BodyFields, PluginRequest};
 use pserve::flight::{self, Culprits, FlightRecorder, FlightReport};
-use pserve::logging::Severity;
 use pserve::python::{FileToLoad, Interpreter, InterpreterOptions};
+use pserve::request_id::RequestId;
 use rustix::io::FdFlags;
 
 /// Told when a call begins.
@@ -200,7 +200,6 @@ fn worker(role: &str) {
         max_lost_threads: 2,
         flight: Some(Arc::new(FlightRecorder::open(&memory).unwrap())),
         crash_report_fd: Some(fds[1]),
-        log_level: Severity::Error,
         ini_file: String::new(),
         log_file: None,
         level_as_typed: String::new(),
@@ -281,6 +280,7 @@ fn request(path: &str) -> PluginRequest {
         scheme: "http",
         forwarded_host: None,
         subpath: path.split_once('/').map(|(_, rest)| rest.to_owned()),
+        request_id: RequestId::make(),
         body: Default::default(),
         streamed_body: None,
         max_body_bytes: 1 << 20,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::report::{FileError, FileReport, PluginReport};
 use crate::cli::{CheckArguments, Cli};
 use crate::config::live::LiveConfig;
-use crate::config::{Config, KeyRule};
+use crate::config::{Config, Source};
 use crate::plugins::Plugins;
 use crate::python::{Interpreter, PythonError};
 use crate::{exit_status, logging, worker};
@@ -33,6 +33,15 @@ const END_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the plugins may take to end at the very last.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
+/// What is done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is loaded, as a start of the server would, and its plugins are ended again.
+    Loaded,
+    /// Errors of syntax and missing modules are looked for, and nothing is run.
+    ReadOnly,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
     Begins(PathBuf),
@@ -42,17 +51,12 @@ enum Line {
 
 /// Tries files in children, with a new child after each file that takes one down.
 /// Errs when Python itself does not start.
-pub fn try_files(
-    arguments: &CheckArguments,
-    ini: &Path,
-    files: &[PathBuf],
-    load_timeout: Duration,
-) -> Result<Vec<FileReport>, String> {
+pub fn try_files(config: &Config, files: &[PathBuf], way: Way) -> Result<Vec<FileReport>, String> {
     let mut reports = Vec::new();
     let mut rest = files.to_vec();
     while !rest.is_empty() {
         let known = reports.len();
-        let stopped_at = try_some(arguments, ini, &rest, load_timeout + PATIENCE, &mut reports)?;
+        let stopped_at = try_some(config, way, &rest, &mut reports)?;
         rest.drain(..reports.len() - known);
         if let Some(report) = stopped_at {
             rest.retain(|file| *file != report.file);
@@ -66,19 +70,18 @@ pub fn try_files(
 
 /// One child. The answer is the file that it did not survive, if there was one.
 fn try_some(
-    arguments: &CheckArguments,
-    ini: &Path,
+    config: &Config,
+    way: Way,
     files: &[PathBuf],
-    patience: Duration,
     reports: &mut Vec<FileReport>,
 ) -> Result<Option<FileReport>, String> {
     let failed = |what: &str, problem: &dyn std::fmt::Display| format!("{what}: {problem}");
     let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).map_err(|problem| failed("cannot make a pipe", &problem))?;
     let program = std::env::current_exe().map_err(|problem| failed("cannot find this program", &problem))?;
     let mut command = Command::new(program);
-    command.args(["check", "--ini-file"]).arg(ini);
-    command.arg("--child");
-    if arguments.no_run {
+    command.args(["check", "--child"]);
+    name_source(&config.source, &config.settings.plugins_dir, &mut command);
+    if way == Way::ReadOnly {
         command.arg("--no-run");
     }
     for file in files {
@@ -100,6 +103,7 @@ fn try_some(
     }
     let lines = lines_of(reading.into());
     let mut begun = None;
+    let patience = config.settings.limits.load_timeout + PATIENCE;
     let ended_early = loop {
         match lines.recv_timeout(patience) {
             Ok(Line::Begins(file)) => begun = Some(file),
@@ -125,6 +129,16 @@ fn try_some(
     });
     let error = PythonError::new("Crash", message);
     Ok(Some(FileReport { error: Some(error.into()), ..FileReport::new(file) }))
+}
+
+/// Has the child work with the same configuration.
+fn name_source(source: &Source, plugins_dir: &Path, command: &mut Command) {
+    if source.has_file {
+        command.arg("--ini-file").arg(&source.path);
+    }
+    if !source.fixed.is_empty() {
+        command.arg("--child-folder").arg(plugins_dir);
+    }
 }
 
 /// A child process; it ends with this, and the processes of its group with it.
@@ -182,7 +196,7 @@ pub fn run(cli: &Cli, arguments: &CheckArguments, config: Config) -> anyhow::Res
     // Nobody wants to know any more when the parent has gone.
     set_parent_process_death_signal(Some(Signal::KILL)).context("the parent's end cannot be watched")?;
     let settings = config.settings.clone();
-    logging::init(cli.severity(), None, logging::Need::Required)?;
+    logging::init(cli.asked_of_log(), None, logging::Need::Required, None)?;
     let config = Arc::new(LiveConfig::new(config));
     let interpreter = Interpreter::start(&worker::interpreter_options(cli, &config, &settings))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -232,14 +246,9 @@ async fn try_one(interpreter: &Interpreter, plugins: &Plugins, file: PathBuf, is
             class: instance.class_name().to_owned(),
             line: inspection.classes.get(instance.class_name()).copied(),
             is_async: instance.is_async(),
-            key: match &*instance.key_rule() {
-                KeyRule::Open => "none",
-                KeyRule::Global => "global",
-                KeyRule::Own(_) => "own",
-                KeyRule::Custom => "decided by the plugin",
-                KeyRule::Never => "nobody may call it",
-            }
-            .to_owned(),
+            key: instance.key_rule().words().to_owned(),
+            methods: instance.methods().to_vec(),
+            about: instance.description().clone(),
         });
     }
     report

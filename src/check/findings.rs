@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::report::{FileReport, Level, Report};
-use crate::config::settings::{ListenAddress, OLD_SECTIONS, server_sections};
+use crate::config::keys::{self, Names};
+use crate::config::settings::ListenAddress;
 use crate::config::{self, Config, Table, ini, value};
 use crate::python;
 use crate::supervisor::{bind_for_trial, socket_objection};
@@ -15,7 +16,7 @@ const LIKENESS: f64 = 0.85;
 
 /// Sections that have a meaning, the user's own `main` included.
 fn known_sections() -> Vec<&'static str> {
-    server_sections().chain(["main", "logging", "file_server", "sessman"]).collect()
+    keys::section_names().chain(["main", "logging", "file_server", "sessman"]).collect()
 }
 
 /// Everything but the plugins.
@@ -88,9 +89,10 @@ fn misspelt(table: &Table, file: &Path, report: &mut Report) {
             }
             continue;
         }
-        let Some((_, keys)) = OLD_SECTIONS.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)) else {
+        let Some(theirs) = keys::section(name).filter(|section| section.names == Names::AlsoTheirs) else {
             continue;
         };
+        let keys = theirs.key_names();
         for entry in section.entries.iter().filter(|entry| !entry.is_default && !keys.contains(&entry.key.as_str())) {
             let hint = meant(&entry.key, keys.iter().copied()).map(|key| format!("; did you mean `{key}`?"));
             let message =
@@ -173,7 +175,13 @@ pub fn of_plugins(config: &Config, files: &[PathBuf], report: &mut Report) {
             continue;
         }
         let entries = config.table.section(section).into_iter().flat_map(|section| &section.entries);
-        for entry in entries.filter(|entry| !entry.is_default && !names.contains(&entry.key)) {
+        // A logger may have a level, too; nobody knows here which ones there will be.
+        let is_logger = |key: &str| {
+            let options = config.settings.plugin_options.get(key).filter(|_| section == "plugin_options");
+            options.is_some_and(|options| options.log_level.is_some())
+        };
+        for entry in entries.filter(|entry| !entry.is_default && !names.contains(&entry.key) && !is_logger(&entry.key))
+        {
             let hint =
                 meant(&entry.key, names.iter().map(String::as_str)).map(|name| format!("; did you mean `{name}`?"));
             let message =

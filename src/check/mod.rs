@@ -7,8 +7,9 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
-pub use child::run as run_child;
+pub use child::{Way, run as run_child, try_files};
 use report::Report;
+pub use report::{FileReport, one_line};
 
 use crate::cli::CheckArguments;
 use crate::config::live::hide_keys;
@@ -60,7 +61,8 @@ fn examine(arguments: &CheckArguments, ini: &Path, report: &mut Report) -> i32 {
         }
     };
     if !report.has_errors_of_the_environment {
-        match child::try_files(arguments, ini, &files, config.settings.limits.load_timeout) {
+        let way = if arguments.no_run { Way::ReadOnly } else { Way::Loaded };
+        match child::try_files(&config, &files, way) {
             Ok(tried) => report.files = tried,
             Err(problem) => report.error(problem),
         }

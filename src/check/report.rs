@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, ConfigError};
 use crate::exit_status;
-use crate::python::{MissingModule, PythonError};
+use crate::python::{MissingModule, PluginDescription, PythonError};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,6 +48,10 @@ pub struct PluginReport {
     pub is_async: bool,
     /// Which key a call needs.
     pub key: String,
+    /// Methods that it takes beside the usual ones.
+    pub methods: Vec<String>,
+    #[serde(flatten)]
+    pub about: PluginDescription,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -251,7 +255,7 @@ impl Report {
 }
 
 /// Text of others, unable to break a line or to paint a terminal.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 

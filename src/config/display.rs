@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use super::settings::{BodyMode, Scheduling, Settings, server_sections};
-use super::{Config, Value};
+use super::settings::{AccessLogFormat, BodyMode, Scheduling, Settings};
+use super::{Config, Value, keys};
 
 const MASK: &str = "***";
 
@@ -41,7 +41,7 @@ impl Config {
     /// The user's own sections, resolved.
     fn write_other_sections(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for section in &self.table.sections {
-            if server_sections().any(|name| name.eq_ignore_ascii_case(section.name.trim())) {
+            if keys::section_names().any(|name| name.eq_ignore_ascii_case(section.name.trim())) {
                 continue;
             }
             writeln!(formatter, "\n[{}]", section.name)?;
@@ -172,9 +172,14 @@ fn own_sections(settings: &Settings) -> Vec<(&'static str, Lines)> {
                     Some(if server.scheduling == Scheduling::Batch { "batch" } else { "normal" }.to_owned()),
                 ),
                 ("access_log", server.access_log.as_deref().map(path)),
+                ("access_log_format", Some(access_log_format(server.access_log_format).to_owned())),
+                ("log_format", Some(server.log_format.name().to_owned())),
+                ("log_level", Some(server.log_level.name().to_owned())),
                 ("compression", Some(server.compression.to_string())),
                 ("debug", Some(server.debug.to_string())),
+                ("page", Some(server.page.to_string())),
                 ("legacy_status", Some(server.legacy_status.to_string())),
+                ("openapi", Some(server.openapi.to_string())),
                 ("required_plugins", list(server.required_plugins.clone())),
                 ("trusted_proxies", list(server.trusted_proxies.iter().map(ToString::to_string).collect())),
             ],
@@ -235,9 +240,18 @@ impl Config {
             };
             let timeout = options.timeout.map(|limit| format!("&timeout={}", limit.as_secs_f64())).unwrap_or_default();
             let cancel = if options.cancel_on_disconnect { "&cancel_on_disconnect=1" } else { "" };
-            writeln!(formatter, "{name} = threads={}&reload={reload}{body}{timeout}{cancel}", options.threads)?;
+            let log = options.log_level.map(|level| format!("&log={}", level.name())).unwrap_or_default();
+            writeln!(formatter, "{name} = threads={}&reload={reload}{body}{timeout}{cancel}{log}", options.threads)?;
         }
         Ok(())
+    }
+}
+
+fn access_log_format(format: AccessLogFormat) -> &'static str {
+    match format {
+        AccessLogFormat::Common => "common",
+        AccessLogFormat::Combined => "combined",
+        AccessLogFormat::Json => "json",
     }
 }
 
@@ -262,7 +276,8 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{OLD_SECTIONS, OWN_SECTIONS};
+    use crate::config::keys::{DefaultValue, Kind, Names, SECTIONS, named_keys};
+    use crate::config::settings::PluginOptions;
     use crate::config::{Source, Table};
 
     fn config(text: &str) -> Config {
@@ -272,15 +287,82 @@ mod tests {
         Config { source: Source::of_file(path), text: text.to_owned(), table, settings }
     }
 
+    /// What is shown of a key; `None` when it is not set.
+    fn shown(lines: &[(&'static str, Lines)], section: &str, key: &str) -> Option<String> {
+        let (_, lines) = lines.iter().find(|(name, _)| *name == section).expect("the section is shown");
+        let (_, value) = lines.iter().find(|(name, _)| *name == key).unwrap_or_else(|| {
+            panic!("[{section}] {key} stands in the table of keys and is not shown");
+        });
+        value.clone()
+    }
+
     #[test]
-    fn every_key_is_shown() {
-        let settings = config("[paths]\nplugins=/tmp\n").settings;
-        let shown = own_sections(&settings);
-        for (section, keys) in OWN_SECTIONS.iter().chain(&OLD_SECTIONS) {
-            let (_, lines) = shown.iter().find(|(name, _)| name == section).expect("the section is shown");
-            for key in *keys {
-                assert!(lines.iter().any(|(name, _)| name == key), "[{section}] {key} is not shown");
+    fn every_key_that_is_shown_stands_in_the_table_of_keys() {
+        let known: Vec<_> = named_keys().collect();
+        for (section, lines) in own_sections(&config("[paths]\nplugins=/tmp\n").settings) {
+            let (_, keys) = known.iter().find(|(known, _)| known.name == section).expect("the section is known");
+            for (key, _) in lines {
+                assert!(keys.contains(&key), "[{section}] {key} has no line in src/config/keys/table.rs");
             }
+        }
+    }
+
+    #[test]
+    fn defaults_of_the_table_of_keys_are_the_real_ones() {
+        let nothing_set = own_sections(&config("[paths]\nplugins=/tmp\n").settings);
+        // Keys that mean something only where another one is set.
+        let with_others = "[paths]\nplugins=/tmp\ndocuments=d:/tmp\n[network]\nbindto=unix:/tmp/x\n";
+        let with_others = own_sections(&config(with_others).settings);
+        for section in SECTIONS.iter().filter(|section| matches!(section.names, Names::Ours | Names::AlsoTheirs)) {
+            for key in section.keys {
+                let is_of_others = matches!(key.name, "indexfile" | "socket_mode");
+                let real = shown(if is_of_others { &with_others } else { &nothing_set }, section.name, key.name);
+                let title = section.title_of(key);
+                match key.default {
+                    DefaultValue::Is(default) => assert_eq!(real.as_deref(), Some(default), "{title}"),
+                    DefaultValue::Unset => assert_eq!(real, None, "{title}"),
+                    DefaultValue::Needed => {
+                        let text = format!("[{}]\n", section.name);
+                        let table = Table::parse_with(&text, Path::new("x"), &|_| None).expect("good text");
+                        let problem = Settings::from_table(&table, Path::new("x")).expect_err("it is needed");
+                        assert!(problem.to_string().contains(&title), "{problem}");
+                    }
+                    DefaultValue::Depends(words) => assert!(!words.is_empty(), "{title}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn types_of_the_table_of_keys_are_the_real_ones() {
+        for section in SECTIONS.iter().filter(|section| section.name != "paths" && section.names != Names::OfFiles) {
+            for key in section.keys {
+                let text = match section.names {
+                    Names::OfPlugins => format!("[{}]\na={}=neither\n", section.name, key.name),
+                    _ => format!("[{}]\n{}=neither\n", section.name, key.name),
+                };
+                let table = Table::parse_with(&format!("[paths]\nplugins=/tmp\n{text}"), Path::new("x"), &|_| None);
+                let is_refused = || Settings::from_table(table.as_ref().expect("good text"), Path::new("x")).is_err();
+                match key.kind {
+                    Kind::Number | Kind::Decimal | Kind::Mode | Kind::OneOf(_) => {
+                        assert!(is_refused(), "{} is no {}", section.title_of(key), key.kind);
+                    }
+                    Kind::Text | Kind::Truth => assert!(!is_refused(), "{} is no {}", section.title_of(key), key.kind),
+                    // Networks, addresses and files have checks of their own.
+                    Kind::List | Kind::Path => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_plugins_have_the_defaults_of_the_table() {
+        for key in keys::section("plugin_options").expect("it is there").keys {
+            let DefaultValue::Is(default) = key.default else { continue };
+            let text = format!("[paths]\nplugins=/tmp\n[plugin_options]\na={}={default}\n", key.name);
+            let settings = config(&text).settings;
+            assert_eq!(settings.options_of("a"), PluginOptions::default(), "{}", key.name);
+            assert_eq!(settings.warnings, Vec::<String>::new(), "{}", key.name);
         }
     }
 

@@ -5,6 +5,7 @@
 mod display;
 pub mod ini;
 pub mod interpolate;
+pub mod keys;
 pub mod live;
 mod lookup;
 mod overrides;

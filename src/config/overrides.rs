@@ -2,7 +2,7 @@
 //! it. `PORT`, which hosting services set, counts only where nothing else names a port.
 
 use super::ini::{Entry, IniText, Section};
-use super::settings::{OLD_SECTIONS, OWN_SECTIONS};
+use super::keys::named_keys;
 
 /// The line of an entry that stands in no file.
 pub const NO_LINE: usize = 0;
@@ -27,10 +27,10 @@ pub fn apply(ini: &mut IniText, environment: &dyn Fn(&str) -> Option<String>) {
             }
         }
     }
-    for (section, keys) in OWN_SECTIONS.iter().chain(&OLD_SECTIONS) {
-        for key in *keys {
-            if let Some(value) = environment(&variable_of(section, key)) {
-                set(ini, section, key, value);
+    for (section, keys) in named_keys() {
+        for key in keys {
+            if let Some(value) = environment(&variable_of(section.name, key)) {
+                set(ini, section.name, key, value);
             }
         }
     }

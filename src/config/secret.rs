@@ -46,6 +46,19 @@ pub enum KeyRule {
     Never,
 }
 
+impl KeyRule {
+    /// Which key a call needs, in a word or two.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::Open => "none",
+            Self::Global => "global",
+            Self::Own(_) => "own",
+            Self::Custom => "decided by the plugin",
+            Self::Never => "nobody may call it",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

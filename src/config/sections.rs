@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::keys::{self, Names};
 use super::lookup::{self, Reader, absolute, nearest, to_usize};
 use super::settings::{
-    BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, OWN_SECTIONS, PluginOptions, Recycling,
-    Scheduling, ServerSettings, TlsFiles, UNIX_PREFIX, server_sections,
+    AccessLogFormat, BodyMode, CONTROL_ROUTES, CorsSettings, Documents, Limits, ListenAddress, PluginOptions,
+    Recycling, Scheduling, ServerSettings, TlsFiles, UNIX_PREFIX,
 };
 use super::{ConfigError, Secret, value};
+use crate::logging::{Format, Severity};
 
 /// The port when `[network] port` is not set.
 const DEFAULT_PORT: u16 = 9192;
@@ -21,8 +23,6 @@ const DEFAULT_SOCKET_MODE: u32 = 0o660;
 
 /// Where a bare folder of documents is served.
 const DEFAULT_DOCUMENTS_ROUTE: &str = "doc";
-
-const PLUGIN_OPTIONS: [&str; 5] = ["threads", "reload", "body", "timeout", "cancel_on_disconnect"];
 
 impl Reader<'_> {
     pub(super) fn listen_addresses(&self) -> Result<Vec<ListenAddress>, ConfigError> {
@@ -199,7 +199,15 @@ impl Reader<'_> {
                         options.timeout = Some(seconds.ok_or_else(|| refuse("give timeout=SECONDS"))?);
                     }
                     "cancel_on_disconnect" => options.cancel_on_disconnect = value::is_true_word(&option),
-                    _ => warnings.push(self.unknown("plugin_options", &name, &PLUGIN_OPTIONS, entry.line)),
+                    "log" => {
+                        let level = Severity::from_name(&option);
+                        let what = || refuse(&format!("give log=LEVEL: {}", Severity::NAMES));
+                        options.log_level = Some(level.ok_or_else(what)?);
+                    }
+                    _ => {
+                        let known = keys::section("plugin_options").map(|section| section.key_names());
+                        warnings.push(self.unknown("plugin_options", &name, &known.unwrap_or_default(), entry.line));
+                    }
                 }
             }
             by_plugin.insert(entry.key.clone(), options);
@@ -220,12 +228,42 @@ impl Reader<'_> {
                 }
             },
             access_log: self.path_to_create("server", "access_log"),
+            access_log_format: self.access_log_format()?,
+            log_format: self.log_format()?,
+            log_level: self.log_level()?,
             compression: self.entry("server", "compression").is_none() || self.truth("server", "compression"),
             debug: self.truth("server", "debug"),
+            page: self.truth("server", "page"),
             legacy_status: self.truth("server", "legacy_status"),
+            openapi: self.entry("server", "openapi").is_none() || self.truth("server", "openapi"),
             required_plugins: self.items("server", "required_plugins", &[',']),
             trusted_proxies: self.trusted_proxies()?,
         })
+    }
+
+    fn access_log_format(&self) -> Result<AccessLogFormat, ConfigError> {
+        let text = self.text("server", "access_log_format").unwrap_or("combined");
+        match text.to_lowercase().as_str() {
+            "common" => Ok(AccessLogFormat::Common),
+            "combined" => Ok(AccessLogFormat::Combined),
+            "json" => Ok(AccessLogFormat::Json),
+            _ => {
+                let message = format!("`{text}` will not do; give common, combined or json");
+                Err(self.error("server", "access_log_format", message))
+            }
+        }
+    }
+
+    fn log_format(&self) -> Result<Format, ConfigError> {
+        let Some(text) = self.text("server", "log_format") else { return Ok(Format::default()) };
+        Format::from_name(text)
+            .ok_or_else(|| self.error("server", "log_format", format!("`{text}` will not do; give {}", Format::NAMES)))
+    }
+
+    fn log_level(&self) -> Result<Severity, ConfigError> {
+        let Some(text) = self.text("server", "log_level") else { return Ok(Severity::Info) };
+        Severity::from_name(text)
+            .ok_or_else(|| self.error("server", "log_level", format!("`{text}` will not do; give {}", Severity::NAMES)))
     }
 
     fn trusted_proxies(&self) -> Result<Vec<IpNet>, ConfigError> {
@@ -295,7 +333,7 @@ impl Reader<'_> {
 
     /// One of the two would silently not count.
     pub(super) fn refuse_sections_that_differ_by_case(&self) -> Result<(), ConfigError> {
-        for name in server_sections() {
+        for name in keys::section_names() {
             let mut same = self.table.sections.iter().filter(|section| section.name.trim().eq_ignore_ascii_case(name));
             if let (Some(first), Some(second)) = (same.next(), same.next()) {
                 return Err(ConfigError {
@@ -313,11 +351,11 @@ impl Reader<'_> {
     }
 
     pub(super) fn warn_of_unknown_keys(&self, warnings: &mut Vec<String>) {
-        for (name, known) in OWN_SECTIONS {
-            let section = self.table.section(name);
+        for (ours, known) in keys::named_keys().filter(|(section, _)| section.names == Names::Ours) {
+            let section = self.table.section(ours.name);
             for entry in section.into_iter().flat_map(|section| &section.entries).filter(|entry| !entry.is_default) {
                 if !known.contains(&entry.key.as_str()) {
-                    warnings.push(self.unknown(name, &entry.key, known, entry.line));
+                    warnings.push(self.unknown(ours.name, &entry.key, &known, entry.line));
                 }
             }
         }

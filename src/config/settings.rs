@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lookup::Reader;
 use super::{ConfigError, Secret, Table, params};
+use crate::logging::{Format, Levels, Severity};
 
 /// What an item of `bindto` begins with that names a Unix socket.
 pub(super) const UNIX_PREFIX: &str = "unix:";
@@ -107,12 +108,21 @@ pub struct ServerSettings {
     pub io_threads: usize,
     pub scheduling: Scheduling,
     pub access_log: Option<PathBuf>,
+    pub access_log_format: AccessLogFormat,
+    /// What the log looks like, unless the command line says so.
+    pub log_format: Format,
+    /// From which level on lines are written, unless the command line or the plugin's options say so.
+    pub log_level: Severity,
     /// Whether answers are compressed for clients that take it.
     pub compression: bool,
     /// Puts tracebacks into error replies.
     pub debug: bool,
+    /// Whether the live page is served under `/-/`.
+    pub page: bool,
     /// Answers 200 to everything but a response object's own status, as the Python program did.
     pub legacy_status: bool,
+    /// Whether `/-/openapi.json` describes the plugins to callers.
+    pub openapi: bool,
     /// Plugins without which `/readyz` says no.
     pub required_plugins: Vec<String>,
     /// Peers whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed.
@@ -124,6 +134,15 @@ pub struct ServerSettings {
 pub enum Scheduling {
     Batch,
     Normal,
+}
+
+/// `[server] access_log_format`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Common,
+    #[default]
+    Combined,
+    Json,
 }
 
 /// `[python]`.
@@ -195,6 +214,8 @@ pub struct PluginOptions {
     pub timeout: Option<Duration>,
     /// Whether an async call is cancelled when its client has left.
     pub cancel_on_disconnect: bool,
+    /// From which level on its lines are written; `None` leaves it to `[server] log_level`.
+    pub log_level: Option<Severity>,
 }
 
 /// How much of a request's body is read before the plugin is called.
@@ -211,7 +232,14 @@ pub enum BodyMode {
 
 impl Default for PluginOptions {
     fn default() -> Self {
-        Self { threads: 1, restart_on_reload: false, body: None, timeout: None, cancel_on_disconnect: false }
+        Self {
+            threads: 1,
+            restart_on_reload: false,
+            body: None,
+            timeout: None,
+            cancel_on_disconnect: false,
+            log_level: None,
+        }
     }
 }
 
@@ -274,6 +302,19 @@ impl Settings {
         self.plugin_params.values().filter_map(|text| params::parse(text, &self.plugins_dir).json_file).collect()
     }
 
+    /// Which lines of the log are written.
+    pub fn log_levels(&self) -> Levels {
+        let own = self.plugin_options.iter().filter_map(|(name, options)| Some((name.clone(), options.log_level?)));
+        Levels { general: self.server.log_level, by_name: own.collect() }
+    }
+
+    /// The names of what `[plugin_parms]` gives the constructors of a file; their values may be keys.
+    pub fn argument_names(&self, file: &Path) -> Vec<String> {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+        let text = self.plugin_params.get(&stem).map(String::as_str).unwrap_or_default();
+        params::parse(text, &self.plugins_dir).inline.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// The options of a plugin; defaults when it has none.
     pub fn options_of(&self, plugin: &str) -> PluginOptions {
         self.plugin_options.get(&plugin.to_lowercase()).cloned().unwrap_or_default()
@@ -282,66 +323,6 @@ impl Settings {
 
 /// First parts of paths that control routes answer: neither a plugin nor documents can have them.
 pub const CONTROL_ROUTES: [&str; 4] = ["plugins", "reload", "load", "unload"];
-
-/// Every section that the server reads.
-pub fn server_sections() -> impl Iterator<Item = &'static str> {
-    let with_keys = OWN_SECTIONS.iter().chain(&OLD_SECTIONS).map(|(name, _)| *name);
-    with_keys.chain(["plugin_parms", "plugin_options"])
-}
-
-/// The sections that came with this server, with their keys: an unknown key in one of them is a warning.
-pub const OWN_SECTIONS: [(&str, &[&str]); 3] = [
-    (
-        "server",
-        &[
-            "workers",
-            "io_threads",
-            "scheduling",
-            "access_log",
-            "compression",
-            "debug",
-            "legacy_status",
-            "required_plugins",
-            "trusted_proxies",
-        ],
-    ),
-    ("python", &["venv"]),
-    (
-        "limits",
-        &[
-            "body",
-            "header_block",
-            "first_byte_timeout",
-            "header_timeout",
-            "body_timeout",
-            "send_timeout",
-            "idle_timeout",
-            "handshake_timeout",
-            "request_timeout",
-            "drain_timeout",
-            "load_timeout",
-            "handler_threads",
-            "lost_threads",
-            "waiting_calls",
-            "connections",
-            "connections_per_client",
-            "crash_quarantine",
-            "loop_stall",
-            "max_requests",
-            "max_memory_mb",
-            "max_age",
-        ],
-    ),
-];
-
-/// The sections that the Python program has too, with their keys. Others in them may be the user's own.
-pub const OLD_SECTIONS: [(&str, &[&str]); 5] = [
-    ("network", &["bindto", "port", "socket_mode"]),
-    ("paths", &["plugins", "documents", "indexfile", "pidfile"]),
-    ("SSL", &["enabled", "certfile", "keyfile"]),
-    ("auth", &["apikey"]),
-    ("cors", &["enabled", "origin_url", "acl"]),
-];
 
 #[cfg(test)]
 mod tests {

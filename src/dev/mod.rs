@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+pub use routes::address_of;
 pub use start::{Plan, plan};
 pub use watch::Saved;
 

@@ -29,6 +29,7 @@ pub fn plan(arguments: &DevArguments, ini: Option<&Path>) -> Result<Plan, String
     let mut notes = Vec::new();
     let mut fixed = vec![
         FixedKey::new("server", "debug", "bool:true"),
+        FixedKey::new("server", "page", "bool:true"),
         // The pidfile is that of a server which may run beside this one.
         FixedKey::new("paths", "pidfile", ""),
         // A file that takes its worker down is not tried again before it has been saved.

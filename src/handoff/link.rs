@@ -1,6 +1,6 @@
 //! A worker's end of the channel: orders come in, reports go out, questions on behalf of clients wait for answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Answer, Ask, MessageReader, MessageWriter, Order, Overview, Report, split};
 use crate::exchange::{Change, Changed, ControlError};
+use crate::recent::Since;
 
 /// How long the supervisor may take to tell how all workers are; it waits for each of them a shorter time.
 const OVERVIEW_LIMIT: Duration = Duration::from_secs(5);
@@ -78,6 +79,14 @@ impl Link {
         };
         *last = Some((asked, overview.clone()));
         overview
+    }
+
+    /// How all workers are and what they have seen since; `None` when the supervisor does not answer.
+    pub async fn news(&self, since: BTreeMap<u32, Since>) -> Option<Overview> {
+        match timeout(OVERVIEW_LIMIT, self.ask(Ask::News(since))).await {
+            Ok(Some(Answer::Overview(overview))) => Some(*overview),
+            _ => None,
+        }
     }
 
     async fn ask(&self, ask: Ask) -> Option<Answer> {

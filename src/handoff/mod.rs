@@ -8,6 +8,7 @@ mod link;
 mod pem;
 mod seat;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::config::Source;
 use crate::config::settings::ListenAddress;
 use crate::exchange::{Change, Changed, ControlError, PluginFiles, Quarantined};
 use crate::metrics::Snapshot;
+use crate::recent::{News, Since};
 
 /// Names the supervisor to a worker: its process number. Plugins do not see it.
 pub const WORKER_VARIABLE: &str = "PSERVE_WORKER";
@@ -63,6 +65,9 @@ pub enum Ask {
     Change(Change),
     /// How all workers are.
     Overview,
+    /// The same for who watches the server: without the plugin files, and with what each process, by its number, has
+    /// seen since it was last asked.
+    News(BTreeMap<u32, Since>),
 }
 
 /// The answer to an [`Ask`].
@@ -83,6 +88,8 @@ pub struct Overview {
     /// Why the last restart by signal failed, when it did.
     pub last_failure: Option<String>,
     pub quarantined: Vec<Quarantined>,
+    /// What the supervisor itself has to tell, when it was asked for news.
+    pub news: Option<News>,
 }
 
 /// One worker.
@@ -95,8 +102,9 @@ pub struct WorkerView {
     /// How often this number's worker has been replaced, by reason.
     pub restarts: Vec<(String, u64)>,
     pub age_seconds: u64,
-    /// What it says of its plugins; missing when it did not answer in time.
+    /// What it says of its plugins; missing when it did not answer in time, or was asked for news.
     pub plugins: Option<Value>,
+    pub news: Option<News>,
     /// What it was last heard to have counted.
     pub counted: Snapshot,
 }
@@ -104,8 +112,9 @@ pub struct WorkerView {
 /// What a worker says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
-    /// Its plugin files, as `/plugins?verbose=1` shows them.
-    pub plugins: Value,
+    /// Its plugin files, as `/plugins?verbose=1` shows them, unless it was asked for news.
+    pub plugins: Option<Value>,
+    pub news: Option<News>,
     pub counted: Snapshot,
 }
 
@@ -131,6 +140,8 @@ pub enum Order {
     /// Say how you are.
     Describe {
         ticket: u64,
+        /// Set for who wants news: what is known there already.
+        since: Option<Since>,
     },
     Answer {
         ticket: u64,

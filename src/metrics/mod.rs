@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use codes::CodeCounters;
+pub use histogram::BUCKETS;
 pub use plugin::{PluginCounts, PluginMetrics, Received};
 pub use process::{open_descriptors, resident_bytes};
 pub use render::{RunningWorker, ServerFacts, WorkerReport, render};

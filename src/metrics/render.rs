@@ -8,6 +8,19 @@ use super::plugin::PluginCounts;
 use super::snapshot::{Snapshot, WorkerGauges};
 use super::text::{Kind, Text};
 
+/// Why a worker may be started in the place of another: the words that the supervisor has for it.
+const RESTART_REASONS: [&str; 9] = [
+    "crash",
+    "lost_threads",
+    "max_age",
+    "max_memory_mb",
+    "max_requests",
+    "no_descriptors",
+    "out_of_step",
+    "signal",
+    "stall",
+];
+
 /// One place for a worker, and who has it now.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerReport {
@@ -149,8 +162,11 @@ fn places(text: &mut Text, workers: &[WorkerReport]) {
     let mut family = text.family("pserve_worker_restarts_total", Kind::Counter, help);
     let mut seen = BTreeSet::new();
     for worker in workers.iter().filter(|worker| seen.insert(worker.number)) {
-        for (reason, count) in &worker.restarts {
-            family.sample(&[("worker", &worker.number.to_string()), ("reason", reason)], count);
+        // A counter that is there from the start shows its first step, which an alert must not miss.
+        let never = RESTART_REASONS.iter().map(|reason| ((*reason).to_owned(), 0));
+        let restarts: BTreeMap<String, u64> = never.chain(worker.restarts.clone()).collect();
+        for (reason, count) in restarts {
+            family.sample(&[("worker", &worker.number.to_string()), ("reason", &reason)], count);
         }
     }
 }
@@ -258,6 +274,7 @@ mod tests {
         assert_has(&text, r#"pserve_worker_resident_memory_bytes{worker="1"} 101"#);
         assert_has(&text, r#"pserve_worker_resident_memory_bytes{worker="2"} 102"#);
         assert_has(&text, r#"pserve_worker_restarts_total{worker="2",reason="crash"} 2"#);
+        assert_has(&text, r#"pserve_worker_restarts_total{worker="2",reason="stall"} 0"#);
         assert!(!text.contains("loop_lag"), "what is not known is not shown");
     }
 

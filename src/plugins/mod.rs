@@ -23,7 +23,7 @@ use crate::config::live::LiveConfig;
 use crate::exchange::{
     CallResult, Change, Changed, ControlError, PluginFile, PluginFiles, PluginRequest, Quarantined, SavedFile,
 };
-use crate::logging;
+use crate::logging::{self, Record, Severity};
 use crate::metrics::Metrics;
 use crate::python::{FileOutcome, Interpreter, LoopHealth, PythonError};
 
@@ -516,6 +516,10 @@ fn log_outcome(outcome: &FileOutcome) {
                 log::debug!("{path} defines no plugin");
             }
         }
-        Err(error) => log::error!(target: logging::OF_LOADS, "{path} failed: {error}\n{}", error.traceback.trim_end()),
+        Err(error) => {
+            let line = format!("{path} failed: {error}");
+            Record { traceback: Some(&error.traceback), ..Record::new(Severity::Error, "pserve", &line) }
+                .emit_of_load();
+        }
     }
 }

@@ -15,6 +15,7 @@ use super::call::Call;
 use super::interpreter::Shared;
 use super::ticket::{ThreadIdent, Ticket, lock};
 use crate::exchange::CallError;
+use crate::logging::Severity;
 
 /// Threads that there may be at the very most, one for each plugin with a plain call running.
 const MOST_THREADS: usize = 2000;
@@ -285,7 +286,7 @@ impl HandlerThread {
                 keeps_place = ticket.leave_thread();
             }
             if !keeps_place {
-                log::info!("{} has ended after all", ticket.request_line());
+                ticket.log_own(Severity::Info, &format!("{} has ended after all", ticket.request_line()));
                 if !shared.pool.find_thread() {
                     return;
                 }

@@ -13,7 +13,7 @@ use super::interpreter::Shared;
 use super::ticket::Ticket;
 use super::{native, reply};
 use crate::exchange::{CallError, CallResult, PluginReply, Raised};
-use crate::logging::{self, Severity};
+use crate::logging::{Record, Severity};
 use crate::pipe::PipeReader;
 
 /// What `pserve_runtime.calls` knows as `call`.
@@ -46,8 +46,8 @@ impl Call {
     /// Answers with an exception, and puts its traceback into the log. The query stays out of it: it may hold a key.
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
         let error = PythonError::from_exception(py, error);
-        let line = format!("{} raised {}\n{}", self.ticket.request_line(), error.kind, error.traceback.trim_end());
-        py.detach(|| logging::emit(Severity::Error, self.ticket.instance.id(), &line));
+        let line = format!("{} raised {}", self.ticket.request_line(), error.kind);
+        py.detach(|| Record { traceback: Some(&error.traceback), ..self.ticket.record(Severity::Error, &line) }.emit());
         let raised = Raised { kind: error.kind, message: error.message, traceback: error.traceback };
         self.answer(Err(CallError::Raised(raised)));
     }
@@ -82,7 +82,7 @@ impl Call {
             }
             if !value.is_none() {
                 let line = format!("{} returned a value after its response had begun", self.ticket.request.raw_path());
-                value.py().detach(|| logging::emit(Severity::Warning, self.ticket.instance.id(), &line));
+                value.py().detach(|| self.ticket.record(Severity::Warning, &line).emit());
             }
             self.sent();
             return true;
@@ -114,7 +114,8 @@ impl Call {
             return true;
         }
         if self.ticket.instance.has_ended() && is_cancellation(error) {
-            log::info!("{}: cut off, its plugin has ended", self.ticket.request_line());
+            let line = format!("{}: cut off, its plugin has ended", self.ticket.request_line());
+            self.ticket.log_own(Severity::Info, &line);
             self.ticket.outlet.say_goodbye();
             self.answer(Err(CallError::Lost));
             return true;
@@ -122,7 +123,7 @@ impl Call {
         if error.is_instance_of::<PyConnectionError>()
             && let Some(reason) = self.clients_fault()
         {
-            log::debug!("{}: {reason}", self.ticket.request_line());
+            self.ticket.log_own(Severity::Debug, &format!("{}: {reason}", self.ticket.request_line()));
             self.answer(Err(CallError::UnreadableBody(reason)));
             return true;
         }

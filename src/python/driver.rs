@@ -77,7 +77,8 @@ pub(super) fn start(
     };
     // One may be there already: a plugin can run the loop inside of a handler.
     let before = STARTING.replace(Some(starting));
-    let turn = context::run_in(&own_context, || first_turn(call, data));
+    let request_id = &call.get().ticket().request.request_id;
+    let turn = context::begin_in(&own_context, request_id, || first_turn(call, data));
     let task = STARTING.replace(before).and_then(|starting| starting.task);
     if let Some((_, task)) = &task {
         shared.leave_task(py, task)?;

@@ -50,20 +50,25 @@ pub(super) fn run_plain<'py>(
 ) -> PyResult<()> {
     let instance = &call.get().ticket().instance;
     let own_context = context::copy(instance.context.bind(py))?;
+    let request_id = &call.get().ticket().request.request_id;
     let functions = functions(py)?;
     if instance.has_own_check && !is_checked {
         let arguments = (instance.slot.bind(py), data, call);
-        return context::run_in(&own_context, || functions.run_checked_plain.bind(py).call1(arguments))?.map(drop);
+        return context::begin_in(&own_context, request_id, || functions.run_checked_plain.bind(py).call1(arguments))?
+            .map(drop);
     }
-    let later = context::run_in(&own_context, || match self::call(py, instance, data).and_then(awaitable) {
-        Ok(Outcome::Answer(value)) if call.get().finish(&value) => Ok(None),
-        Ok(Outcome::Answer(value)) => functions.send_later(&value, data, call).map(Some),
-        Ok(Outcome::Coroutine(coroutine)) => functions.finish_later.bind(py).call1((coroutine, data, call)).map(Some),
-        Err(error) => {
-            let error = error.into_value(py).into_bound(py).into_any();
-            if call.get().fail(&error) { Ok(None) } else { functions.send_later(&error, data, call).map(Some) }
-        }
-    })?;
+    let later =
+        context::begin_in(&own_context, request_id, || match self::call(py, instance, data).and_then(awaitable) {
+            Ok(Outcome::Answer(value)) if call.get().finish(&value) => Ok(None),
+            Ok(Outcome::Answer(value)) => functions.send_later(&value, data, call).map(Some),
+            Ok(Outcome::Coroutine(coroutine)) => {
+                functions.finish_later.bind(py).call1((coroutine, data, call)).map(Some)
+            }
+            Err(error) => {
+                let error = error.into_value(py).into_bound(py).into_any();
+                if call.get().fail(&error) { Ok(None) } else { functions.send_later(&error, data, call).map(Some) }
+            }
+        })?;
     if let Some(later) = later? {
         Call::carry_on(call, later.unbind());
     }

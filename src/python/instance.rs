@@ -73,6 +73,8 @@ pub struct PluginDescription {
     pub description: String,
     /// The fields that it knows; it may take others.
     pub parameters: Vec<Parameter>,
+    /// Whether its code looks at what follows its name in the path.
+    pub takes_subpath: bool,
 }
 
 /// One field of a plugin.

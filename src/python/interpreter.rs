@@ -26,12 +26,11 @@ use super::stacks::StackDump;
 use super::ticket::{CallGuard, ThreadIdent, Ticket, lock};
 use super::waiting::PendingAnswer;
 use super::watch::{LoopHealth, Watch};
-use super::{embedded, handler, kwargs, log_bridge, native};
+use super::{context, embedded, handler, kwargs, log_bridge, native};
 use crate::config::Table;
 use crate::config::settings::PluginOptions;
 use crate::exchange::{CallError, PluginRequest};
 use crate::flight::FlightRecorder;
-use crate::logging::Severity;
 
 /// What the interpreter needs to know at its start.
 #[derive(Debug, Clone)]
@@ -45,7 +44,6 @@ pub struct InterpreterOptions {
     pub flight: Option<Arc<FlightRecorder>>,
     /// Where `faulthandler` writes when the process crashes; standard error otherwise. It must stay open.
     pub crash_report_fd: Option<RawFd>,
-    pub log_level: Severity,
     /// The command line's values as plugins see them in `prog_args`.
     pub ini_file: String,
     pub log_file: Option<String>,
@@ -107,7 +105,6 @@ struct RunningTask {
 struct Runtime {
     /// `pserve_runtime.runtime.Runtime`.
     object: Py<PyAny>,
-    carry_on: Py<PyAny>,
     /// `asyncio.Task`, and how asyncio is told which task runs.
     task_class: Py<PyAny>,
     enter_task: Py<PyAny>,
@@ -401,10 +398,15 @@ impl Shared {
     pub(super) fn carry_on(&self, py: Python<'_>, call: &Py<Call>, coroutine: &Py<PyAny>) {
         let ticket = call.get().ticket();
         ticket.begin_flight(self.flight.as_ref());
-        let slot = ticket.instance.slot.bind(py);
-        let task = self
-            .event_loop(py)
-            .and_then(|event_loop| self.runtime.carry_on.call1(py, (slot, coroutine.bind(py), event_loop)));
+        let make_task = || {
+            let options = PyDict::new(py);
+            options.set_item(intern!(py, "loop"), self.event_loop(py)?)?;
+            // It takes the context that it is made in.
+            self.runtime.task_class.call(py, (coroutine,), Some(&options))
+        };
+        let task = context::copy(ticket.instance.context.bind(py))
+            .and_then(|own_context| context::begin_in(&own_context, &ticket.request.request_id, make_task))
+            .flatten();
         match task {
             Ok(task) => self.remember_task(ticket, task),
             Err(error) => call.get().raised(py, &error),
@@ -515,7 +517,7 @@ fn prepare(
     let native = native::module(py)?;
     py.import("sys")?.getattr("modules")?.set_item("_pserve", native)?;
     embedded::install(py)?;
-    log_bridge::install(py, options.log_level)?;
+    log_bridge::install(py)?;
     let arguments = PyDict::new(py);
     arguments.set_item("plugins_dir", options.plugins_dir.as_os_str())?;
     arguments.set_item("ini_file", &options.ini_file)?;
@@ -531,14 +533,13 @@ fn prepare(
     })?;
     arguments.set_item("on_loop_replaced", notice)?;
     let object = py.import("pserve_runtime.runtime")?.getattr("Runtime")?.call((), Some(&arguments))?;
-    let (calls, tasks) = (py.import("pserve_runtime.calls")?, py.import("asyncio.tasks")?);
+    let tasks = py.import("asyncio.tasks")?;
     // Now, as long as everything can be imported: a plugin may take the finders away.
-    for name in ["request", "threads", "stacks"] {
+    for name in ["calls", "request", "threads", "stacks"] {
         py.import(format!("pserve_runtime.{name}"))?;
     }
     Ok(Runtime {
         object: object.unbind(),
-        carry_on: calls.getattr("carry_on")?.unbind(),
         task_class: tasks.getattr("Task")?.unbind(),
         enter_task: tasks.getattr("_enter_task")?.unbind(),
         leave_task: tasks.getattr("_leave_task")?.unbind(),

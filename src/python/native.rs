@@ -12,7 +12,6 @@ use pyo3::types::{PyDict, PyList, PyString};
 use crate::config::{self, Table, Value};
 use crate::exit_status;
 use crate::flight::{Entry, FlightRecorder};
-use crate::logging::{self, Severity};
 
 /// Set in a child that a plugin forked from this process.
 static IS_FORKED: AtomicBool = AtomicBool::new(false);
@@ -46,7 +45,7 @@ pub(super) fn loaded_module<'py>(name: &Bound<'py, PyString>) -> PyResult<Option
 /// Makes the module. It goes into `sys.modules` before any embedded code is imported.
 pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     let module = PyModule::new(py, "_pserve")?;
-    module.add_function(wrap_pyfunction!(write_log, &module)?)?;
+    super::log_bridge::add_to(&module)?;
     module.add_function(wrap_pyfunction!(mark_forked, &module)?)?;
     module.add_function(wrap_pyfunction!(note, &module)?)?;
     module.add_function(wrap_pyfunction!(loading, &module)?)?;
@@ -59,13 +58,6 @@ pub(super) fn module(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
     module.add_class::<super::websocket::WebSocketCodec>()?;
     super::sysinfo::add_to(&module)?;
     Ok(module)
-}
-
-/// Writes one record of Python's `logging` to the server's log.
-#[pyfunction(name = "log")]
-fn write_log(py: Python<'_>, number: i32, name: String, message: &Bound<'_, PyString>) {
-    let message = message.to_string_lossy().into_owned();
-    py.detach(|| logging::emit(Severity::from_python_number(number), &name, &message));
 }
 
 /// Called in a child right after `os.fork()`.

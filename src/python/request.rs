@@ -145,6 +145,11 @@ impl NativeRequest {
     }
 
     #[getter]
+    fn request_id(&self) -> String {
+        self.request().request_id.to_string()
+    }
+
+    #[getter]
     fn plugin_id(&self) -> &str {
         self.ticket.instance.id()
     }

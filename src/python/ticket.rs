@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::instance::PluginInstance;
 use crate::exchange::{CallError, CallResult, PluginReply, PluginRequest, ReplyBody};
 use crate::flight::{Entry, FlightRecorder};
+use crate::logging::{Record, Severity};
 use crate::pipe::PipeWriter;
 
 /// Told how a call goes on the Python side, and dropped when it has ended there, whether or not anybody still waits for
@@ -69,6 +70,17 @@ impl Ticket {
     /// Method and path; the query may hold a key.
     pub(super) fn request_line(&self) -> String {
         format!("{} {}", self.request.method, self.request.raw_path())
+    }
+
+    /// A record about it, in the name of its plugin.
+    pub(super) fn record<'a>(&'a self, severity: Severity, message: &'a str) -> Record<'a> {
+        Record { request_id: Some(&self.request.request_id), ..Record::about(self.instance.id(), severity, message) }
+    }
+
+    /// Writes a record about it in the server's own name: the plugin has nothing to do with it.
+    pub(super) fn log_own(&self, severity: Severity, message: &str) {
+        let request_id = Some(&self.request.request_id);
+        Record { request_id, ..Record::new(severity, "pserve", message) }.emit_own();
     }
 
     /// A thread begins with it. False when it has been given up meanwhile.

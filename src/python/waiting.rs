@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::interpreter::Shared;
 use super::ticket::{Place, ThreadIdent, Ticket};
 use crate::exchange::{CallError, CallResult};
-use crate::logging::{self, Severity};
+use crate::logging::{Record, Severity};
 
 /// How long the stack of a lost thread is waited for before it is taken without the interpreter's leave.
 const STACK_PATIENCE: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ fn give_up_late(shared: &Arc<Shared>, ticket: &Arc<Ticket>, limit: Duration) {
         return;
     }
     let end = if ticket.instance.is_async() { "it is cancelled" } else { "it does not run any more" };
-    logging::emit(Severity::Warning, ticket.instance.id(), &format!("{line}; {end}"));
+    ticket.record(Severity::Warning, &format!("{line}; {end}")).emit();
     stop(shared, ticket);
 }
 
@@ -106,7 +106,7 @@ fn give_up_left(shared: &Arc<Shared>, ticket: &Arc<Ticket>) -> bool {
         return false;
     }
     if ticket.outlet.give_up(CallError::Lost) {
-        log::info!("{}: its client has left, it is cancelled", ticket.request_line());
+        ticket.log_own(Severity::Info, &format!("{}: its client has left, it is cancelled", ticket.request_line()));
         abandon_body(ticket);
         ticket.abandon();
         stop(shared, ticket);
@@ -133,11 +133,14 @@ fn log_stack(shared: &Arc<Shared>, ticket: &Arc<Ticket>, ident: ThreadIdent, lin
     let (for_thread, for_ticket, text) = (Arc::clone(shared), Arc::clone(ticket), line.clone());
     let started = std::thread::Builder::new().name("stack".to_owned()).spawn(move || {
         let stack = for_thread.watch.thread_stack(ident, STACK_PATIENCE);
-        let is_there = for_ticket.place() == Place::Abandoned;
-        let stack = if is_there { stack } else { "it has ended meanwhile".to_owned() };
-        logging::emit(Severity::Warning, for_ticket.instance.id(), &format!("{text}\n{}", stack.trim_end()));
+        if for_ticket.place() == Place::Abandoned {
+            let record = for_ticket.record(Severity::Warning, &text);
+            Record { traceback: Some(&stack), ..record }.emit();
+        } else {
+            for_ticket.record(Severity::Warning, &format!("{text}\nit has ended meanwhile")).emit();
+        }
     });
     if started.is_err() {
-        logging::emit(Severity::Warning, ticket.instance.id(), &line);
+        ticket.record(Severity::Warning, &line).emit();
     }
 }

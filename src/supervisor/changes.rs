@@ -94,7 +94,8 @@ impl Supervisor {
     /// A worker asks on behalf of a client.
     pub(super) fn answer(&mut self, origin: Key, ticket: u64, ask: Ask) {
         match ask {
-            Ask::Overview => self.begin_overview(origin, ticket),
+            Ask::Overview => self.begin_overview(origin, ticket, None),
+            Ask::News(since) => self.begin_overview(origin, ticket, Some(since)),
             Ask::Change(change) => {
                 let origin = Origin::Client { worker: origin, ticket };
                 self.want(Wanted { origin, change, since: Instant::now() });
@@ -213,6 +214,7 @@ impl Supervisor {
     fn take_over(&mut self, current: &mut Current, key: Key, changed: Changed) {
         if let Some(config) = current.config.take() {
             self.config = config;
+            live::configure_log(&self.config.settings);
             current.config = Some(self.config.clone());
         }
         self.version += 1;

@@ -68,7 +68,8 @@ pub fn run_dev(cli: &Cli, plan: Plan) -> anyhow::Result<i32> {
 }
 
 fn serve(cli: &Cli, config: Config, dev: Option<(Session, UnboundedReceiver<Saved>)>) -> anyhow::Result<i32> {
-    logging::init(cli.severity(), cli.log.as_deref(), Need::Required)?;
+    logging::init(cli.asked_of_log(), cli.log.as_deref(), Need::Required, None)?;
+    live::configure_log(&config.settings);
     live::hide_keys(&config);
     if dev.is_none() {
         logging::announce(&format!(

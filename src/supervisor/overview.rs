@@ -6,7 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Supervisor;
 use super::worker_process::{Key, State};
 use crate::handoff::{Answer, Description, Order, Overview, WorkerView};
+use crate::logging;
 use crate::metrics::{self, Snapshot};
+use crate::recent::{News, Since};
 
 /// How long a worker may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,10 +35,12 @@ struct Open {
     awaited: BTreeSet<Key>,
     reports: BTreeMap<Key, Description>,
     since: Instant,
+    /// What is known already to who wants news, by process.
+    known: Option<BTreeMap<u32, Since>>,
 }
 
 impl Supervisor {
-    pub(super) fn begin_overview(&mut self, origin: Key, ticket: u64) {
+    pub(super) fn begin_overview(&mut self, origin: Key, ticket: u64, known: Option<BTreeMap<u32, Since>>) {
         self.overviews.next_ticket += 1;
         let own_ticket = self.overviews.next_ticket;
         let awaited: BTreeSet<Key> = self
@@ -46,9 +50,12 @@ impl Supervisor {
             .map(|(key, _)| *key)
             .collect();
         for key in &awaited {
-            self.with(*key, |worker| worker.order(Order::Describe { ticket: own_ticket }));
+            self.with(*key, |worker| {
+                let since = known.as_ref().map(|known| known.get(&worker.pid).copied().unwrap_or_default());
+                worker.order(Order::Describe { ticket: own_ticket, since });
+            });
         }
-        let open = Open { origin, ticket, awaited, reports: BTreeMap::new(), since: Instant::now() };
+        let open = Open { origin, ticket, awaited, reports: BTreeMap::new(), since: Instant::now(), known };
         self.overviews.open.insert(own_ticket, open);
         self.finish_overviews();
     }
@@ -82,14 +89,22 @@ impl Supervisor {
             self.overviews.open.iter().filter(|(_, open)| is_ready(open)).map(|(ticket, _)| *ticket).collect();
         for ticket in ready {
             let Some(mut open) = self.overviews.open.remove(&ticket) else { continue };
-            let overview = self.overview(&mut open.reports);
+            let mut overview = self.overview(&mut open.reports);
+            overview.news = open.known.map(|known| {
+                let since = known.get(&std::process::id()).copied().unwrap_or_default();
+                let (line, log) = logging::lines_since(since.line);
+                News { next: Since { request: 0, line }, requests: Vec::new(), log }
+            });
             let order = Order::Answer { ticket: open.ticket, answer: Answer::Overview(Box::new(overview)) };
             self.with(open.origin, |worker| worker.order(order));
         }
     }
 
     fn overview(&self, reports: &mut BTreeMap<Key, Description>) -> Overview {
-        let workers = self.workers.iter().map(|(key, worker)| WorkerView {
+        let mut report_of =
+            |key: &Key| reports.remove(key).map_or((None, None), |report| (report.plugins, report.news));
+        let workers = self.workers.iter().map(|(key, worker)| (report_of(key), worker));
+        let workers = workers.map(|((plugins, news), worker)| WorkerView {
             number: worker.number,
             pid: worker.pid,
             state: state_name(worker.state).to_owned(),
@@ -97,7 +112,8 @@ impl Supervisor {
                 place.restarts.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
             }),
             age_seconds: worker.started.elapsed().as_secs(),
-            plugins: reports.remove(key).map(|report| report.plugins),
+            plugins,
+            news,
             counted: worker.counted.clone(),
         });
         Overview {
@@ -106,6 +122,7 @@ impl Supervisor {
             started: metrics::unix_seconds(self.overviews.started),
             last_failure: self.last_failure.clone(),
             quarantined: self.quarantined.clone(),
+            news: None,
         }
     }
 

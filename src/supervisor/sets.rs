@@ -280,6 +280,7 @@ impl Supervisor {
         self.generation = coming.generation;
         self.version += 1;
         self.config = coming.config;
+        live::configure_log(&self.config.settings);
         self.listeners = coming.listeners;
         self.tls = coming.tls;
         self.last_failure = None;

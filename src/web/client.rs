@@ -49,11 +49,7 @@ pub struct Client {
 pub fn client(connection: &Connection, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
     let scheme = if connection.is_tls { "https" } else { "http" };
     let mut client = Client { ip: Arc::clone(&connection.peer_ip), scheme, host: None };
-    if trusted.is_empty() {
-        return client;
-    }
-    let peer = connection.peer.ip().to_canonical();
-    if !trusted.iter().any(|network| network.contains(&peer)) {
+    if !is_trusted(connection, trusted) {
         return client;
     }
     let of = |name: &str, parameter: &str| first_of(headers, name).or_else(|| forwarded(headers, parameter));
@@ -67,6 +63,15 @@ pub fn client(connection: &Connection, headers: &HeaderMap, trusted: &[IpNet]) -
     }
     client.host = of("x-forwarded-host", "host");
     client
+}
+
+/// Whether the peer is believed what it says of a request.
+pub fn is_trusted(connection: &Connection, trusted: &[IpNet]) -> bool {
+    if trusted.is_empty() {
+        return false;
+    }
+    let peer = connection.peer.ip().to_canonical();
+    trusted.iter().any(|network| network.contains(&peer))
 }
 
 /// The first of a list in a field.

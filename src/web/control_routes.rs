@@ -150,6 +150,7 @@ async fn reload_all(site: &Site) -> Result<Value, ApiError> {
 
 /// Every file with its plugins and its last error.
 pub fn verbose_list(site: &Site) -> Value {
+    let config = site.config.get();
     let registry = site.plugins.registry();
     let files: Vec<Value> = registry
         .files()
@@ -162,6 +163,8 @@ pub fn verbose_list(site: &Site) -> Value {
                     json!({
                         "name": plugin.id(),
                         "route": format!("/{}", plugin.id()),
+                        "class": plugin.instance().class_name(),
+                        "key": plugin.instance().key_rule().words(),
                         "async": plugin.instance().is_async(),
                         "calls": plugin.calls_inside(),
                         "methods": open_methods(plugin.instance().methods()),
@@ -171,7 +174,8 @@ pub fn verbose_list(site: &Site) -> Value {
                 })
                 .collect();
             let error = state.error.as_ref().map(|error| python_error(error, false));
-            json!({"file": path.display().to_string(), "plugins": plugins, "error": error})
+            let arguments = config.settings.argument_names(path);
+            json!({"file": path.display().to_string(), "plugins": plugins, "error": error, "arguments": arguments})
         })
         .collect();
     json!({"loaded_plugins": loaded(site), "files": files})

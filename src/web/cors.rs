@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use crate::config::settings::CorsSettings;
 
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, X-Requested-With, X-Custom-Auth, Accept";
-const EXPOSED_HEADERS: &str = "Content-Length, X-Custom-Header";
+const EXPOSED_HEADERS: &str = "Content-Length, X-Custom-Header, X-Request-Id";
 
 /// Seconds that a browser may keep the answer to a preflight.
 const MAX_AGE: &str = "3600";

@@ -14,7 +14,8 @@ use tower_service::Service;
 use warp::reply::{Reply, Response};
 
 use super::compression::accepts;
-use super::reply::{ApiError, json_reply, options_reply};
+use super::problem;
+use super::reply::{ApiError, options_reply};
 use crate::config::settings::Documents;
 
 /// Files up to this size are read at once.
@@ -155,7 +156,7 @@ async fn send(document: Document, method: &Method, headers: &HeaderMap) -> Resul
     // warp says it in plain text.
     if response.status() == StatusCode::FORBIDDEN {
         let body = json!({"error": "this document cannot be read"});
-        return Ok(Some(json_reply(StatusCode::FORBIDDEN, &body)));
+        return Ok(Some(problem::reply(StatusCode::FORBIDDEN, body)));
     }
     let fields = response.headers_mut();
     fields.insert(header::ETAG, tag);

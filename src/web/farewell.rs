@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::StatusCode;
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::problem;
 use super::server::SERVER_NAME;
 use crate::exchange::JSON;
 
@@ -62,7 +62,7 @@ impl LastWords {
 
 /// An error as a whole reply, for clients of HTTP/1.
 pub fn refusal(status: StatusCode, reason: &str, retry_after: Option<u32>) -> Vec<u8> {
-    let body = json!({"error": reason}).to_string();
+    let body = problem::body(status, reason).to_string();
     let words = status.canonical_reason().unwrap_or_default();
     let retry_after = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
     format!(

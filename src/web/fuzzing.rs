@@ -14,16 +14,17 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::access_log::{Access, line};
+use super::access_line::Access;
 use super::activity::Activity;
 use super::client::{Connection, client};
 use super::client_stream::ClientStream;
 use super::request_body::{self, ReceivedBody};
 use super::request_line::HeadOnly;
 use super::{auth, fields};
-use crate::config::settings::{BodyMode, Limits};
+use crate::config::settings::{AccessLogFormat, BodyMode, Limits};
 use crate::config::{KeyRule, Secret, Settings, Table};
 use crate::exchange::{BodyFields, PluginRequest};
+use crate::request_id::RequestId;
 
 pub use super::client::Client;
 pub use super::fields::{decode_path, url_encoded};
@@ -108,6 +109,7 @@ pub fn opens(key: &str, fields: &Pairs<'_>, query: &[u8], body: &[u8]) -> bool {
         scheme: "http",
         forwarded_host: None,
         subpath: None,
+        request_id: RequestId::make(),
         form: run(fields::body_fields(&headers, &body)),
         headers,
         body,
@@ -121,15 +123,19 @@ pub fn opens(key: &str, fields: &Pairs<'_>, query: &[u8], body: &[u8]) -> bool {
 
 /// A line of the access log.
 pub fn access_line(fields: &Pairs<'_>, client: &str, target: &str) -> String {
-    line(&Access {
+    let access = Access {
         client,
         method: &Method::GET,
         target,
         version: Version::HTTP_11,
         status: 200,
         body_bytes: 1,
+        request_id: &RequestId::Made(1),
         headers: &headers(fields),
-    })
+        duration: Duration::ZERO,
+        plugin: None,
+    };
+    access.line(AccessLogFormat::Combined)
 }
 
 fn headers(fields: &Pairs<'_>) -> HeaderMap {

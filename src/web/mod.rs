@@ -1,6 +1,7 @@
 //! The only room that names warp and hyper. `routes` is the whole URL space on one screen.
 
 mod accept;
+mod access_line;
 mod access_log;
 mod activity;
 mod auth;
@@ -22,11 +23,17 @@ pub mod fuzzing;
 mod linger;
 mod listener;
 mod metrics_route;
+mod openapi;
+mod openapi_parts;
+mod own_request;
+mod page;
 mod plugin_route;
 mod probes;
+mod problem;
 mod refusal;
 mod reply;
 mod request_body;
+mod request_id;
 mod request_line;
 mod request_lines;
 mod server;
@@ -47,7 +54,9 @@ use warp::reply::Response;
 pub use access_log::AccessLog;
 pub use connections::{Connections, Counts};
 pub use deadlines::Leaving;
+pub use own_request::{OwnAnswer, ask};
 use plugin_route::Head;
+pub use plugin_route::USUAL_METHODS;
 use reply::{ApiError, error_reply};
 pub use request_lines::RequestLines;
 pub use server::Server;
@@ -89,6 +98,8 @@ impl TlsAcceptor {
 /// * `/plugins`, `/reload/<plugin>`, `/reload/all`, `/load/<file stem>`, `/unload/<plugin>`: control routes
 /// * `/<plugin>[/<subpath>]`: the plugin
 /// * `/livez`, `/readyz`, `/healthz`, `/metrics`: probes, where no plugin has that name
+/// * `/-/openapi.json`: what the plugins take, where no plugin has that name
+/// * `/-/`: the live page and what it reads, where it is switched on and no plugin has that name
 /// * `/<documents>/<path>`: a static file, where no plugin has that name
 /// * anything else: 404
 fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {

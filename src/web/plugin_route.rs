@@ -9,22 +9,25 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 
+use super::access_line::ServedBy;
 use super::body_pace::TOO_SLOW;
 use super::client::{Connection, client};
 use super::control_routes::{self, ControlRoute};
 use super::fields::{body_fields, decode_path};
+use super::page::{self, PageRoute};
 use super::probes::{self, Probe};
 use super::reply::{ApiError, OwnStatus, error_reply, options_reply, plugin_reply};
 use super::request_body::{self, ReceivedBody};
-use super::{Site, auth, documents};
+use super::{Site, auth, documents, openapi};
 use crate::config::settings::BodyMode;
 use crate::config::{KeyRule, Settings};
 use crate::dev::errors;
 use crate::exchange::{BodyFields, CallError, PluginRequest, PythonError};
 use crate::plugins::{Held, Plugin};
+use crate::request_id::RequestId;
 
 /// Methods that every plugin takes; HEAD is GET without the body.
-const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
+pub const USUAL_METHODS: [&str; 4] = ["GET", "HEAD", "POST", "OPTIONS"];
 
 /// The head of a request.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub struct Head {
     pub target: PathAndQuery,
     pub headers: HeaderMap,
     pub connection: Connection,
+    pub request_id: RequestId,
     /// False when the request is known to end with its head.
     pub has_body: bool,
 }
@@ -49,6 +53,8 @@ enum Target {
         id: String,
     },
     Probe(Probe),
+    OpenApi,
+    Page(PageRoute),
     /// A static file: the decoded path under the documents' route.
     Document {
         rest: Option<String>,
@@ -57,7 +63,7 @@ enum Target {
 
 /// Answers one request, from the path to the reply.
 pub async fn answer<B: Buf>(
-    site: &Site,
+    site: &Arc<Site>,
     head: Head,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
@@ -71,6 +77,19 @@ pub async fn answer<B: Buf>(
     match target {
         Target::Awaited { id } => Err(ApiError::NotThereYet { id }),
         Target::Document { rest } => document(site, &head, rest.as_deref()).await,
+        Target::Page(route) => {
+            if !matches!(head.method, Method::GET | Method::HEAD) {
+                let allow = "GET, HEAD".to_owned();
+                return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
+            if route.needs_key() {
+                page::check_reader(settings, &head.connection, &head.headers)?;
+                let no_body = ReceivedBody::Whole(Bytes::new());
+                let request = plugin_request(settings, head, None, no_body).await;
+                check_global_key(settings, &request)?;
+            }
+            page::answer(site, route)
+        }
         Target::Probe(probe) => probes::answer(site, probe, &head.method).await,
         Target::Control(route) => {
             if let Some(reply) = check_method(&head.method, &[])? {
@@ -81,14 +100,19 @@ pub async fn answer<B: Buf>(
                 let allow = "GET, POST, OPTIONS".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
             }
-            let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
-            let request = plugin_request(settings, head, None, body).await;
-            let global = settings.global_key.as_ref();
-            let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
-            if !matches!(auth::judge(&rule, global, &request), auth::Verdict::Allowed) {
-                return Err(ApiError::Unauthorized);
+            if route != ControlRoute::Plugins {
+                page::check_control(settings, &head.headers)?;
             }
+            let request = with_global_key(settings, head, body).await?;
             control_routes::answer(site, route, &request).await
+        }
+        Target::OpenApi => {
+            if !matches!(head.method, Method::GET | Method::HEAD) {
+                let allow = "GET, HEAD".to_owned();
+                return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
+            }
+            let request = with_global_key(settings, head, body).await?;
+            Ok(openapi::answer(site, &request))
         }
         Target::Plugin { plugin, subpath } => {
             let received = plugin.metrics().received();
@@ -115,11 +139,34 @@ pub async fn answer<B: Buf>(
                 if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
             };
             // An error becomes its answer here: the code that the client sees is the one that counts.
-            let response = answer.await.unwrap_or_else(|error| error_reply(error, settings.server.debug));
+            let mut response = answer.await.unwrap_or_else(|error| error_reply(error, settings.server.debug));
             received.answered(response.status().as_u16());
+            if site.access_log.load().is_some() {
+                response.extensions_mut().insert(ServedBy(plugin.id().to_owned()));
+            }
             Ok(response)
         }
     }
+}
+
+/// Receives a request for the server itself. Errs when it does not hold the global key, where one is set.
+async fn with_global_key<B: Buf>(
+    settings: &Settings,
+    head: Head,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+) -> Result<Box<PluginRequest>, ApiError> {
+    let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
+    let request = plugin_request(settings, head, None, body).await;
+    check_global_key(settings, &request)?;
+    Ok(request)
+}
+
+/// For what is not a plugin: the global key, where one is set.
+fn check_global_key(settings: &Settings, request: &PluginRequest) -> Result<(), ApiError> {
+    let global = settings.global_key.as_ref();
+    let rule = if global.is_some() { KeyRule::Global } else { KeyRule::Open };
+    let is_allowed = matches!(auth::judge(&rule, global, request), auth::Verdict::Allowed);
+    if is_allowed { Ok(()) } else { Err(ApiError::Unauthorized) }
 }
 
 async fn call_plugin(
@@ -185,6 +232,12 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
         }
         if let Some(probe) = Probe::parse(raw_path) {
             return Ok(Target::Probe(probe));
+        }
+        if raw_path == openapi::PATH && site.config.get().settings.server.openapi {
+            return Ok(Target::OpenApi);
+        }
+        if let Some(route) = PageRoute::parse(raw_path).filter(|_| site.config.get().settings.server.page) {
+            return Ok(Target::Page(route));
         }
         return find_document(site, segments).ok_or_else(|| not_found(site, raw_path));
     };
@@ -279,7 +332,7 @@ async fn plugin_request(
     subpath: Option<String>,
     body: ReceivedBody,
 ) -> Box<PluginRequest> {
-    let Head { method, target, mut headers, connection, .. } = head;
+    let Head { method, target, mut headers, connection, request_id, .. } = head;
     join_cookies(&mut headers);
     let client = client(&connection, &headers, &settings.server.trusted_proxies);
     let (body, streamed_body) = match body {
@@ -299,6 +352,7 @@ async fn plugin_request(
         peer: connection.peer,
         local: connection.local,
         subpath,
+        request_id,
         body,
         streamed_body,
         max_body_bytes: settings.limits.max_body_bytes,

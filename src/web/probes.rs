@@ -23,14 +23,21 @@ pub enum Probe {
 }
 
 impl Probe {
-    pub fn parse(raw_path: &str) -> Option<Self> {
-        match raw_path {
-            "/livez" => Some(Self::Live),
-            "/readyz" => Some(Self::Ready),
-            "/healthz" => Some(Self::Health),
-            "/metrics" => Some(Self::Metrics),
-            _ => None,
+    pub const ALL: [Self; 4] = [Self::Live, Self::Ready, Self::Health, Self::Metrics];
+
+    /// Its path without the slash.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "livez",
+            Self::Ready => "readyz",
+            Self::Health => "healthz",
+            Self::Metrics => "metrics",
         }
+    }
+
+    pub fn parse(raw_path: &str) -> Option<Self> {
+        let name = raw_path.strip_prefix('/')?;
+        Self::ALL.into_iter().find(|probe| probe.name() == name)
     }
 }
 

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
+use http::StatusCode;
 use tokio::io::AsyncWrite;
+
+use super::problem;
 
 /// The longest reply that hyper makes of itself; a longer write is a plugin's.
 const LONGEST_REFUSAL: usize = 512;
@@ -120,7 +123,8 @@ fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
         431 => "the request's header is too large",
         _ => "the request cannot be served",
     };
-    let body = serde_json::json!({"error": reason}).to_string();
+    let status = StatusCode::from_u16(code).ok()?;
+    let body = problem::body(status, reason).to_string();
     let kept = fields.iter().filter(|field| !field.to_ascii_lowercase().starts_with("content-length:"));
     let mut reply = format!("{status_line}\r\n");
     for field in kept {
@@ -144,7 +148,7 @@ mod tests {
         let refusal = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
         let reply = String::from_utf8(with_body(refusal).expect("a refusal")).expect("text");
         let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
-        assert_eq!(body, r#"{"error":"malformed request"}"#);
+        assert!(body.starts_with(r#"{"error":"malformed request","#), "{body}");
         assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
         assert!(head.contains("connection: close"), "{head}");
     }

@@ -7,6 +7,7 @@ use warp::reply::{Reply, Response};
 
 use super::body::SetAside;
 use super::body_pace::TOO_SLOW;
+use super::problem;
 use crate::dev::errors::Excerpt;
 use crate::exchange::{CallError, ControlError, JSON, PluginReply, PythonError, Raised, ReplyBody};
 
@@ -25,8 +26,13 @@ pub enum ApiError {
     BadRequest(String),
     #[error("unauthorized")]
     Unauthorized,
+    /// What a page of another site had a browser ask for.
+    #[error("{0}")]
+    Foreign(&'static str),
     #[error("too many calls of this plugin are waiting")]
     Overloaded,
+    #[error("too many watch this server already")]
+    TooManyWatch,
     #[error("/{id} is in quarantine: {reason}; /reload/{id} gives it another chance")]
     Quarantined { id: String, reason: String },
     #[error("/{id} is not there yet: it waits for its old self to end")]
@@ -124,7 +130,9 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::FORBIDDEN, json!({"error": "unauthorized"}))
         }
         ApiError::Call(CallError::TimedOut { .. }) => (StatusCode::GATEWAY_TIMEOUT, named(&error)),
+        ApiError::Foreign(_) => (StatusCode::FORBIDDEN, named(&error)),
         ApiError::Overloaded
+        | ApiError::TooManyWatch
         | ApiError::NotThereYet { .. }
         | ApiError::Call(CallError::NoThread | CallError::LoopStalled) => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -163,7 +171,7 @@ pub fn error_reply(error: ApiError, debug: bool) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, without_success(python_error(&failed, debug)))
         }
     };
-    let mut response = json_reply(status, &body);
+    let mut response = problem::reply(status, body);
     response.headers_mut().extend(headers);
     response
 }

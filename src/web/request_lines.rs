@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, header};
 
-use super::access_log::masked;
+use super::access_line::masked;
 use super::body::Outgoing;
 use crate::console::Console;
 use crate::dev::terminal::{confession, in_words, now};

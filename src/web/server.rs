@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 use tower_service::Service;
 
 use super::accept::{StopAccepting, accept};
-use super::access_log::{Access, AccessLog};
+use super::access_line::{Access, ServedBy};
+use super::access_log::AccessLog;
 use super::activity::{Activity, InFlight};
 use super::body::{BoxError, FlowingBody, Handed, Outgoing, PIECE_BYTES, SetAside};
 use super::client::{Connection, client};
@@ -27,12 +28,15 @@ use super::deadlines::Leaving;
 use super::listener::Listener;
 use super::plugin_route::Head;
 use super::probes::Unlogged;
+use super::problem::{self, Asker};
+use super::request_id;
 use super::request_lines::Begun;
 use super::upgrade::carry;
-use super::{HeadAside, Site, cors, reply};
+use super::{HeadAside, Site, cors, page};
 use crate::config::Settings;
 use crate::exchange::ReplyBody;
 use crate::handoff::Inherited;
+use crate::request_id::{HEADER, RequestId};
 
 /// The name in the `Server` field of every reply.
 pub const SERVER_NAME: &str = concat!("pserve/", env!("CARGO_PKG_VERSION"));
@@ -98,9 +102,14 @@ where
     site.requests.fetch_add(1, Ordering::Relaxed);
     let config = site.config.get();
     let version = connection.version;
-    let logged =
-        site.access_log.load_full().map(|log| LoggedRequest::new(log, &request, &connection, &config.settings));
+    let request_id = request_id::of(&connection, request.headers(), &config.settings.server.trusted_proxies);
+    let asker = Asker::of(&request);
+    let logged = site
+        .access_log
+        .load_full()
+        .map(|log| LoggedRequest::new(log, &request, &connection, &config.settings, &request_id));
     let shown = site.dev.clone().map(|lines| (lines, Begun::new(&request)));
+    let watched = config.settings.server.page.then(|| page::Watched::begin(&request)).flatten();
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
@@ -113,8 +122,9 @@ where
         (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
         (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
         (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
-        _ => filter.call(head_aside(request, connection)).await?,
+        _ => filter.call(head_aside(request, connection, request_id.clone())).await?,
     };
+    let response = problem::finish(response, &asker, &request_id);
     site.metrics.answered(response.status().as_u16());
     let mut response = with_own_body(response, upgrade, in_flight.activity());
     if let Some(verdict) = &verdict {
@@ -140,6 +150,8 @@ where
         *response.version_mut() = Version::HTTP_10;
         response.headers_mut().remove(header::CONNECTION);
     }
+    // A plugin that passes another's answer on may have one already.
+    response.headers_mut().entry(HEADER).or_insert_with(|| request_id.header_value());
     response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
     if let Some(logged) = logged
         && response.extensions().get::<Unlogged>().is_none()
@@ -151,6 +163,11 @@ where
     {
         begun.answered(lines, &mut response);
     }
+    if let Some(watched) = watched
+        && response.extensions().get::<Unlogged>().is_none()
+    {
+        site.page.saw(watched, &response);
+    }
     if comes_in_own_pieces(&response, version) {
         in_flight.activity().own_pieces().set();
     }
@@ -159,11 +176,11 @@ where
 }
 
 /// What warp gets of a request: its body, with the head beside it.
-fn head_aside(request: Request<Incoming>, connection: Connection) -> Request<Incoming> {
+fn head_aside(request: Request<Incoming>, connection: Connection, request_id: RequestId) -> Request<Incoming> {
     let has_body = !request.body().is_end_stream();
     let (parts, body) = request.into_parts();
     let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
-    let head = Head { method: parts.method, target, headers: parts.headers, connection, has_body };
+    let head = Head { method: parts.method, target, headers: parts.headers, connection, request_id, has_body };
     let mut request = Request::new(body);
     request.extensions_mut().insert(HeadAside::new(head));
     request
@@ -222,28 +239,42 @@ fn with_own_body<B: Default>(
 /// A request as its line in the access log tells it, once the answer is known.
 struct LoggedRequest {
     log: Arc<AccessLog>,
+    began: Instant,
     client: Arc<str>,
     method: Method,
     target: String,
     version: Version,
     headers: HeaderMap,
+    request_id: RequestId,
+    /// Known when it is answered.
+    plugin: Option<String>,
 }
 
 impl LoggedRequest {
-    fn new(log: Arc<AccessLog>, request: &Request<Incoming>, connection: &Connection, settings: &Settings) -> Self {
+    fn new(
+        log: Arc<AccessLog>,
+        request: &Request<Incoming>,
+        connection: &Connection,
+        settings: &Settings,
+        request_id: &RequestId,
+    ) -> Self {
         Self {
             log,
+            began: Instant::now(),
             client: client(connection, request.headers(), &settings.server.trusted_proxies).ip,
             method: request.method().clone(),
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned(),
             version: connection.version,
             headers: request.headers().clone(),
+            request_id: request_id.clone(),
+            plugin: None,
         }
     }
 
     /// Writes the line: now, or when a body that is still being written has come to its end.
-    fn log<B: http_body::Body>(self, response: &mut Response<Outgoing<B>>) {
+    fn log<B: http_body::Body>(mut self, response: &mut Response<Outgoing<B>>) {
         let status = response.status().as_u16();
+        self.plugin = response.extensions_mut().remove().map(|ServedBy(plugin)| plugin);
         let announced = response.headers().get(header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
         match response.body_mut() {
@@ -264,6 +295,9 @@ impl LoggedRequest {
             status,
             body_bytes,
             headers: &self.headers,
+            duration: self.began.elapsed(),
+            plugin: self.plugin.as_deref(),
+            request_id: &self.request_id,
         });
     }
 }
@@ -312,11 +346,12 @@ fn expects_more<B>(request: &Request<B>) -> bool {
 
 fn refuse<B: From<Bytes>>(status: StatusCode, reason: &str) -> Response<B> {
     let body = json!({"error": reason});
-    let (mut parts, _) = reply::json_reply(status, &body).into_parts();
+    let text = body.to_string();
+    let (mut parts, _) = problem::reply(status, body).into_parts();
     if status != StatusCode::FORBIDDEN {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Response::from_parts(parts, B::from(body.to_string().into()))
+    Response::from_parts(parts, B::from(text.into()))
 }
 
 /// HEAD tells the length of the body and does not send it; HTTP/2 takes a body for a violation (RFC 9110, 9.3.2).

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 
-use super::{AccessLog, Connections, RequestLines, TlsAcceptor, control_routes, metrics_route};
+use super::{AccessLog, Connections, RequestLines, TlsAcceptor, control_routes, metrics_route, page};
 use crate::config::live::LiveConfig;
 use crate::handoff::{Description, Link};
 use crate::metrics::{Metrics, Snapshot};
 use crate::plugins::Plugins;
+use crate::recent::Since;
 
 /// One worker's state.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Site {
     pub is_draining: AtomicBool,
     /// Who is connected.
     pub connections: Arc<Connections>,
+    /// The live page under `/-/`.
+    pub page: page::Page,
     /// Set when the server speaks HTTPS.
     pub tls: Option<Arc<TlsAcceptor>>,
     /// Set under `pserve dev`: requests are shown, and a file that does not load answers with its error.
@@ -53,14 +56,19 @@ impl Site {
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
             connections: Arc::default(),
+            page: page::Page::default(),
             tls: tls.map(Arc::new),
             dev: None,
         }
     }
 
-    /// How this worker is, for whoever asks any of them.
-    pub fn report(&self) -> Description {
-        Description { plugins: control_routes::verbose_list(self), counted: self.counted() }
+    /// How this worker is, for whoever asks any of them; its plugin files, or what it has seen since.
+    pub fn report(&self, since: Option<Since>) -> Description {
+        Description {
+            plugins: since.is_none().then(|| control_routes::verbose_list(self)),
+            news: since.map(|since| self.page.news(since)),
+            counted: self.counted(),
+        }
     }
 
     /// What it has counted.

@@ -64,7 +64,7 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
     if cli.is_dev() {
         logging::hold_back();
     }
-    logging::init(cli.severity(), cli.log.as_deref(), Need::Wanted)?;
+    logging::init(cli.asked_of_log(), cli.log.as_deref(), Need::Wanted, Some(assignment.number))?;
     let config = Config::from_known_text(&assignment.ini_text, &assignment.source)?;
     let settings = config.settings.clone();
     let config = Arc::new(LiveConfig::new(config));
@@ -122,7 +122,6 @@ pub fn interpreter_options(cli: &Cli, config: &LiveConfig, settings: &Settings) 
         venv: settings.python.venv.clone(),
         plugins_dir: settings.plugins_dir.clone(),
         handler_threads: settings.limits.handler_threads,
-        log_level: cli.severity(),
         ini_file: cli.ini_file.as_ref().map_or_else(|| config.path().to_string_lossy().into_owned(), as_text),
         log_file: cli.log.as_ref().map(as_text),
         level_as_typed: cli.level.as_ref().map_or_else(|| "DEBUG".to_owned(), |level| level.as_typed.clone()),
@@ -133,9 +132,11 @@ pub fn interpreter_options(cli: &Cli, config: &LiveConfig, settings: &Settings) 
 }
 
 fn open_access_log(settings: &Settings) -> anyhow::Result<Option<AccessLog>> {
-    let path = settings.server.access_log.as_ref();
-    path.map(|path| AccessLog::open(path).with_context(|| format!("cannot write the access log {}", path.display())))
-        .transpose()
+    let (path, format) = (settings.server.access_log.as_ref(), settings.server.access_log_format);
+    path.map(|path| {
+        AccessLog::open(path, format).with_context(|| format!("cannot write the access log {}", path.display()))
+    })
+    .transpose()
 }
 
 impl Conductor {

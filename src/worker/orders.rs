@@ -173,8 +173,8 @@ impl Conductor {
                     site.link.report(Report::Loaded(site.plugins.files()));
                 });
             }
-            Order::Describe { ticket } => {
-                self.site.link.report(Report::Described { ticket, report: Box::new(site.report()) })
+            Order::Describe { ticket, since } => {
+                self.site.link.report(Report::Described { ticket, report: Box::new(site.report(since)) })
             }
             Order::Quarantine(entry) => drop(tokio::spawn(async move { site.plugins.quarantine(entry).await })),
             Order::Dump => {

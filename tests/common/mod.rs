@@ -114,7 +114,9 @@ impl Builder {
 /// The last address that the server said it serves.
 fn address_in(text: &str) -> Option<SocketAddr> {
     let (_, rest) = text.rsplit_once(" serves http")?;
-    let (address, _) = rest.trim_start_matches('s').strip_prefix("://")?.split_once('\n')?;
+    let (line, _) = rest.trim_start_matches('s').strip_prefix("://")?.split_once('\n')?;
+    // In JSON the message ends before the line does.
+    let address = line.split('"').next()?;
     address.trim().parse().ok()
 }
 

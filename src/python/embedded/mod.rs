@@ -23,6 +23,7 @@ const SOURCES: &[(&str, &str, &str)] = sources! {
     "pserve_runtime.body": "pserve_runtime/body.py",
     "pserve_runtime.calls": "pserve_runtime/calls.py",
     "pserve_runtime.connection": "pserve_runtime/connection.py",
+    "pserve_runtime.context": "pserve_runtime/context.py",
     "pserve_runtime.crashes": "pserve_runtime/crashes.py",
     "pserve_runtime.description": "pserve_runtime/description.py",
     "pserve_runtime.importer": "pserve_runtime/importer.py",

@@ -10,7 +10,7 @@ import time
 import traceback
 from typing import Any
 
-import _pserve
+from pserve_runtime.logs import write
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "EXCEPTION": 50}
 
@@ -59,22 +59,21 @@ class LogJam:
 
     def exception(self, *args: Any) -> None:
         """Logs at ERROR, with the traceback of the exception that is being handled."""
-        text = _text(args)
-        if sys.exc_info()[0] is not None:
-            text += "\n" + traceback.format_exc().rstrip("\n")
-        self._write(40, (text,))
+        trace = traceback.format_exc().rstrip("\n") if sys.exc_info()[0] is not None else None
+        self._write(40, (_text(args),), trace)
 
     def log(self, level: str | int, *args: Any) -> None:
         """Logs at a level given by name or number."""
         self._write(_threshold(level), args)
 
-    def _write(self, number: int, args: tuple[Any, ...]) -> None:
+    def _write(self, number: int, args: tuple[Any, ...], trace: str | None = None) -> None:
         if number < self.threshold:
             return
         text = _text(args)
         if self.stdio:
-            _pserve.log(number, self.name, text)
+            write(number, self.name, text, trace)
         if self.file:
+            text = text if trace is None else f"{text}\n{trace}"
             now = time.time()
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)) + f",{int(now * 1000) % 1000:03d}"
             line = f"{stamp} - {self.name} - {logging.getLevelName(number)} - {text}\n"

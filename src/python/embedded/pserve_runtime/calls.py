@@ -7,7 +7,6 @@ that the plugin's own key check said no. Nothing that a handler raises leaves th
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable
 from typing import Any
@@ -69,11 +68,6 @@ async def send_later(response: Any, data: dict[str, Any], call: Any) -> None:
         await _send(response, data, call)
     except BaseException as error:
         call.fail(error)
-
-
-def carry_on(slot: Any, coro: Any, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """Runs on the event loop what a call that began on a thread has left to do there."""
-    return slot.owner.context.run(asyncio.Task, coro, loop=loop)
 
 
 async def _check_later(allowed: Any, data: dict[str, Any], call: Any) -> None:

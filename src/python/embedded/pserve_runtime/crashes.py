@@ -11,8 +11,8 @@ from typing import Any
 
 import _pserve
 
+from pserve_runtime.context import current_owner_name
 from pserve_runtime.logs import report
-from pserve_runtime.owner import current_owner_name
 
 HARMLESS = {getattr(signal, name, None) for name in ("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGSTOP", "SIGTSTP")}
 """What does not end a process that has not asked for anything else."""

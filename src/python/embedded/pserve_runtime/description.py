@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import types
 from typing import Any
 
 from plugincore.baseplugin import BasePlugin
@@ -22,17 +23,35 @@ SERVER_NAMES = frozenset(("request", "request_headers", "log", "client_ip", "sub
 PLACES = ("query", "body", "either")
 
 
+SUBPATH_NAMES = frozenset(("subpath", "match_info"))
+"""What a plugin names that looks at the rest of its path."""
+
+
 def describe_plugin(instance: BasePlugin, handler: Any, module_doc: Any, plugin_id: str) -> str:
-    """The description as JSON text: `{"description": ..., "parameters": [...]}`."""
-    described: dict[str, Any] = {"description": "", "parameters": []}
+    """The description as JSON text: `{"description": ..., "parameters": [...], "takes_subpath": ...}`."""
+    described: dict[str, Any] = {"description": "", "parameters": [], "takes_subpath": False}
     try:
+        described["takes_subpath"] = _takes_subpath(type(instance))
         described["description"] = _docstring(instance, handler, module_doc)
         fields = _from_attribute(instance, plugin_id)
         described["parameters"] = _from_handler(handler) if fields is None else fields
         return json.dumps(described, allow_nan=False)
     except Exception as error:
         report("WARNING", f"{plugin_id}: its description cannot be made: {type(error).__name__}: {error}")
-        return json.dumps({"description": "", "parameters": []})
+        return json.dumps({"description": "", "parameters": [], "takes_subpath": False})
+
+
+def _takes_subpath(cls: type) -> bool:
+    """Whether a class looks as if it made something of the rest of its path."""
+    own = [base for base in cls.__mro__ if issubclass(base, BasePlugin) and base is not BasePlugin]
+    codes = [getattr(inspect.unwrap(member), "__code__", None) for base in own for member in vars(base).values()]
+    return any(_names_subpath(code) for code in codes if isinstance(code, types.CodeType))
+
+
+def _names_subpath(code: types.CodeType) -> bool:
+    names = {*code.co_names, *code.co_varnames, *(const for const in code.co_consts if isinstance(const, str))}
+    inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
+    return not SUBPATH_NAMES.isdisjoint(names) or any(map(_names_subpath, inner))
 
 
 def _docstring(instance: BasePlugin, handler: Any, module_doc: Any) -> str:

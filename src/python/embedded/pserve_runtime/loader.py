@@ -21,7 +21,7 @@ from plugincore.logjam import LogJam
 
 from pserve_runtime.description import describe_plugin
 from pserve_runtime.importer import STANDARD_NAMES, ImportTransaction, PluginFolder
-from pserve_runtime.logs import report
+from pserve_runtime.logs import levels, report
 from pserve_runtime.owner import Owner, cancel_all
 from pserve_runtime.packages import package_of
 
@@ -170,6 +170,7 @@ class Loader:
             file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
         for cls in _plugin_classes(module):
             owner = Owner(cls.__name__.lower())
+            levels.belong_to(owner.name, (cls.__name__, file.stem))
             kwargs: dict[str, Any] = {
                 "config": config,
                 "log": LogJam(name=cls.__name__.lower()),
@@ -192,6 +193,7 @@ class Loader:
                 await cancel_all([owner], TERMINATE_SECONDS)
                 raise
             owner.name = slot.plugin_id
+            levels.belong_to(slot.plugin_id, (slot.plugin_id, cls.__name__, file.stem))
             file.slots.append(slot)
         if file.slots:
             self._live[file] = None
@@ -246,7 +248,7 @@ async def _terminate_instance(slot: Slot) -> None:
                 task = slot.owner.context.run(asyncio.ensure_future, _in_task(ended))
                 await asyncio.wait_for(task, TERMINATE_SECONDS)
     except BaseException:
-        report("ERROR", f"terminate_plugin of {slot.plugin_id} failed\n{traceback.format_exc()}")
+        report("ERROR", f"terminate_plugin of {slot.plugin_id} failed", traceback.format_exc())
 
 
 def _json_params(path: str | None) -> dict[str, Any]:

@@ -6,9 +6,14 @@ import io
 import logging
 import select
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 import _pserve
+
+from pserve_runtime.context import current_owner_name
+
+_PLAIN = logging.Formatter("%(message)s")
 
 
 class ServerLogHandler(logging.Handler):
@@ -16,26 +21,85 @@ class ServerLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            _pserve.log(record.levelno, record.name, self.format(record))
+            if self.formatter is _PLAIN:
+                write(record.levelno, record.name, record.getMessage(), _traceback_of(record))
+            else:
+                # A plugin wants its lines in a form of its own.
+                write(record.levelno, record.name, self.format(record))
         except Exception:
             self.handleError(record)
 
 
-def report(level: str, message: str) -> None:
+def _traceback_of(record: logging.LogRecord) -> str | None:
+    """What `logging` puts below a message."""
+    if record.exc_info and not record.exc_text:
+        record.exc_text = _PLAIN.formatException(record.exc_info)
+    parts = [part for part in (record.exc_text, record.stack_info) if part]
+    return "\n".join(parts) if parts else None
+
+
+def write(number: int, name: str, message: str, traceback: str | None = None) -> None:
+    """Writes a record of plugin code to the server's log, with whose it is."""
+    _pserve.log(number, name, message, traceback, current_owner_name())
+
+
+def report(level: str, message: str, traceback: str | None = None) -> None:
     """A line of the server's own. It does not go through `logging`, which plugins may set up as they like."""
-    _pserve.log(logging.getLevelName(level), "pserve", message)
+    _pserve.log(logging.getLevelName(level), "pserve", message, traceback)
 
 
-def install(level: int) -> None:
+class _Levels:
+    """The levels that the configuration gives to loggers, told to `logging`: what it drops costs nothing here, and
+    what it lets through the server's log judges again."""
+
+    def __init__(self) -> None:
+        self._general: int | None = None
+        self._own: set[str] = set()
+        self._given: dict[str, int] = {}
+
+    def belong_to(self, plugin: str, names: Iterable[str]) -> None:
+        """Loggers of these names have the plugin's level."""
+        for name in names:
+            _pserve.logger_belongs_to(name, plugin)
+            self._own.add(name)
+            self._give(name)
+
+    def refresh(self) -> None:
+        """Takes the configuration up as it is now, whatever plugins have done to their loggers."""
+        general, by_name = _pserve.log_levels()
+        if general != self._general:
+            self._general = general
+            logging.getLogger().setLevel(general)
+            # asyncio tells at DEBUG which selector it uses; that is no news for a server's log.
+            logging.getLogger("asyncio").setLevel(max(general, logging.INFO))
+        known = {name for name in list(logging.root.manager.loggerDict) if name.lower() in by_name}
+        for name in known | self._own | set(self._given) | set(by_name):
+            self._give(name)
+
+    def _give(self, name: str) -> None:
+        if name == "root":
+            # Its level is that of all others; what is logged with it the server's log judges alone.
+            return
+        level = _pserve.level_of_logger(name)
+        logger = logging.getLogger(name)
+        if level:
+            self._given[name] = level
+            logger.setLevel(level)
+        elif logger.level == self._given.pop(name, None):
+            logger.setLevel(logging.NOTSET)
+
+
+levels = _Levels()
+
+
+def install() -> None:
     """Sends the root logger to the server's log, and makes `print` reach standard output at once."""
     handler = ServerLogHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PLAIN)
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(level)
+    levels.refresh()
     _stay_installed(root, handler)
-    # asyncio tells at DEBUG which selector it uses; that is no news for a server's log.
-    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
     logging.captureWarnings(True)
     sys.stdout = _open_tolerant(1)
     sys.stderr = _open_tolerant(2)

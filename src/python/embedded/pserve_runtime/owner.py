@@ -7,9 +7,8 @@ import contextvars
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from pserve_runtime.context import OWNER
 from pserve_runtime.logs import report
-
-_OWNER: contextvars.ContextVar[Owner | None] = contextvars.ContextVar("pserve_owner", default=None)
 
 
 class Owner:
@@ -19,7 +18,7 @@ class Owner:
         self.name = name
         self.tasks: set[asyncio.Future[Any]] = set()
         self.context = contextvars.copy_context()
-        self.context.run(_OWNER.set, self)
+        self.context.run(OWNER.set, self)
 
     def adopt(self, task: asyncio.Future[Any]) -> None:
         """Remembers a task until it is done."""
@@ -36,17 +35,11 @@ class Owner:
             report("WARNING", f"task_callback of {self.name} was given a {type(task).__name__}, which is no task")
 
 
-def current_owner_name() -> str | None:
-    """The plugin whose code runs, where that is known: the plugin's id, or its file while that is imported."""
-    owner = _OWNER.get()
-    return None if owner is None else owner.name
-
-
 def task_factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
     """Makes tasks for the event loop and gives each to the plugin whose code asked for it."""
     task = asyncio.Task(coro, loop=loop, **options)
-    owner = _OWNER.get()
-    if owner is not None and not task.done():
+    owner = OWNER.get()
+    if isinstance(owner, Owner) and not task.done():
         owner.adopt(task)
     return task
 

@@ -170,6 +170,11 @@ class Request(OwnState):
         return f"{address}:{port}"
 
     @property
+    def request_id(self) -> str:
+        """What this request is called in the answer's `X-Request-Id` and in the log."""
+        return self._native.request_id  # type: ignore[no-any-return]
+
+    @property
     def remote(self) -> str | None:
         return self._native.client_ip  # type: ignore[no-any-return]
 

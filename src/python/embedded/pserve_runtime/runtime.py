@@ -17,7 +17,7 @@ from plugincore.configfile import Config
 
 from pserve_runtime import crashes, patches
 from pserve_runtime.loader import Loader, LoadOutcome, Slot
-from pserve_runtime.logs import report
+from pserve_runtime.logs import levels, report
 from pserve_runtime.owner import task_factory
 from pserve_runtime.thread_loop import ThreadLoop
 
@@ -108,11 +108,11 @@ class Runtime:
                 self.loop.run_until_complete(asyncio.wait(left, timeout=LAST_TASKS_SECONDS))
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         except BaseException:
-            report("ERROR", f"the last tasks did not end well\n{traceback.format_exc()}")
+            report("ERROR", "the last tasks did not end well", traceback.format_exc())
         try:
             atexit._run_exitfuncs()
         except BaseException:
-            report("ERROR", f"an atexit function failed\n{traceback.format_exc()}")
+            report("ERROR", "an atexit function failed", traceback.format_exc())
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -142,7 +142,12 @@ class Runtime:
         self._loader.move_to(folder)
         sections.setdefault("logging", {"level": self._level})
         config = Config(items=sections)
-        return await self._loader.load(files, config, has_global_key, initialize_seconds)
+        levels.refresh()
+        try:
+            return await self._loader.load(files, config, has_global_key, initialize_seconds)
+        finally:
+            # What the operator asks for stands above what a plugin's code has set meanwhile.
+            levels.refresh()
 
     async def inspect(self, path: str) -> dict[str, Any]:
         """What reading a plugin file tells, without running it."""

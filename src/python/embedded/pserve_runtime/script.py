@@ -15,5 +15,6 @@ def install(plugins_dir: str | None) -> None:
         sys.path.append(plugins_dir)
 
 
-def _log(number: int, name: str, message: str) -> None:
-    logging.getLogger(name).log(number, "%s", message)
+def _log(number: int, name: str, message: str, traceback: str | None = None, plugin: str | None = None) -> None:
+    text = message if traceback is None else f"{message}\n{traceback}"
+    logging.getLogger(name).log(number, "%s", text)
