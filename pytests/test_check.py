@@ -64,7 +64,7 @@ def test_an_installation_that_works(installation: Installation) -> None:
     assert status == 0 and report["errors"] == report["warnings"] == 0
     [file] = report["files"]
     expected = {"route": "/good", "class": "Good", "line": 5, "is_async": True, "key": "own"}
-    expected |= {"methods": [], "description": "", "parameters": []}
+    expected |= {"methods": [], "description": "", "parameters": [], "takes_subpath": False}
     assert file["plugins"][0] == expected and file["plugins"][1]["route"] == "/keyed"
     text = installation.run("check")
     assert text.returncode == 0 and "this would work: 0 errors" in text.stdout

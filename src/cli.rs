@@ -171,7 +171,7 @@ pub struct PluginsArguments {
 /// `pserve dev`.
 #[derive(Debug, Clone, Args)]
 pub struct DevArguments {
-    /// Folder of plugin files [default: plugins or python_plugins in the current folder, else that folder]
+    /// Folder of plugin files [default: plugins, else python_plugins, in the current folder]
     pub folder: Option<PathBuf>,
 
     /// Port on this machine [default: 9192 or the next free one, without an INI file]

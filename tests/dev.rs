@@ -175,8 +175,8 @@ fn a_broken_save_is_shown_and_answered_until_it_is_mended() {
 #[test]
 fn a_file_that_never_loaded_answers_with_its_error_too() {
     let dev = Desk::new().file("plugins/greeter.py", "import no_such_module\n").start();
-    let text = dev.sees("greeter.py does not load: ModuleNotFoundError");
-    assert!(text.contains("> 1 | import no_such_module"), "{text}");
+    dev.sees("greeter.py does not load: ModuleNotFoundError");
+    let text = dev.sees("> 1 | import no_such_module");
     assert!(text.contains("/greeter  does not load  greeter.py"), "{text}");
     let reply = dev.get("/greeter");
     assert_eq!(reply.status, 500);
@@ -399,12 +399,25 @@ fn a_hangup_of_the_terminal_ends_it() {
 
 #[test]
 fn programs_in_the_current_folder_are_not_run() {
-    let desk = Desk::new().file("clean_up.py", "open('ran', 'w')\n");
+    let desk = Desk::new().file("clean_up.py", "# as the tests of a plugin do\nimport plugincore\nopen('ran', 'w')\n");
     fs::remove_dir(desk.dir.path().join("plugins")).expect("removed");
     let output = desk.command().output().expect("run");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("name the folder"));
     assert!(!desk.dir.path().join("ran").exists());
+}
+
+#[test]
+fn the_current_folder_is_served_when_it_is_named() {
+    let dev = Desk::new().file("greeter.py", GREETER).argument(".").start();
+    assert_eq!(dev.get("/greeter").json()["hello"], "one");
+}
+
+#[test]
+fn the_live_page_is_there_and_told() {
+    let dev = Desk::new().file("plugins/greeter.py", GREETER).start();
+    dev.sees(&format!("http://{}/-/", dev.address));
+    assert_eq!(dev.get("/-/").status, 200);
 }
 
 #[test]

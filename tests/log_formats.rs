@@ -58,12 +58,15 @@ fn line(server: &TestServer, message: &str) -> Value {
     found.unwrap_or_else(|| panic!("no line {message:?} in\n{}", server.log()))
 }
 
-/// The plugin's lines of one request, in the order in which they came.
+/// What the request is called; this machine is trusted.
+const NAMED: [(&str, &str); 1] = [("X-Request-Id", "the-id")];
+
+/// The plugin's lines of one request, in the order in which they came, without the request's id.
 fn said(server: &TestServer, path: &str, requests: usize) -> String {
     let before = server.log().len();
-    assert_eq!(server.get(path).status, 200);
+    assert_eq!(server.request("GET", path, &NAMED, b"").status, 200);
     server.wait_for_log("said", requests);
-    server.log()[before..].to_owned()
+    server.log()[before..].replace(" [request the-id]\n", "\n")
 }
 
 #[test]
@@ -75,7 +78,7 @@ fn every_line_is_an_object_whatever_a_plugin_logs() {
         .ini("[auth]\napikey=opensesame")
         .argument("--log-format=json")
         .start();
-    assert_eq!(server.get("/odd").status, 500);
+    assert_eq!(server.request("GET", "/odd", &NAMED, b"").status, 500);
     server.wait_for_log("GET /odd raised KeyError", 1);
     let odd = line(&server, "line\none \\udc80 \0 \u{1b}[2J \u{7f} \u{9b} \u{2028} \"quoted\\\" \u{1f600}");
     assert_eq!((&odd["level"], &odd["logger"], &odd["plugin"]), (&"WARNING".into(), &"odd".into(), &"odd".into()));
@@ -95,6 +98,7 @@ fn every_line_is_an_object_whatever_a_plugin_logs() {
     let raised = line(&server, "GET /odd raised KeyError");
     assert!(raised["traceback"].as_str().unwrap().ends_with("KeyError: '***'"), "{raised}");
     assert_eq!(raised["plugin"], "odd");
+    assert_eq!([&odd["request_id"], &raised["request_id"]], ["the-id"; 2]);
     let broken = lines(&server).into_iter().find(|line| line["message"].as_str().unwrap().contains("broken.py failed"));
     assert!(broken.unwrap()["traceback"].as_str().unwrap().ends_with("ZeroDivisionError: division by zero"));
     let first = &lines(&server)[0];
@@ -232,7 +236,7 @@ class Streamer(BasePlugin):
         .plugin("streamer.py", streamer)
         .ini("[server]\naccess_log=access.log\naccess_log_format=json")
         .start();
-    let headers = [("User-Agent", "a \"b\""), ("Referer", "http://x/?apikey=opensesame")];
+    let headers = [NAMED[0], ("User-Agent", "a \"b\""), ("Referer", "http://x/?apikey=opensesame")];
     assert_eq!(server.request("GET", "/the/talker?apikey=opensesame&x=%22", &headers, b"").status, 200);
     assert_eq!(server.get("/nothing").status, 404);
     assert_eq!(server.get("/streamer").status, 200);
@@ -241,6 +245,7 @@ class Streamer(BasePlugin):
     let lines: Vec<Value> = text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let first = &lines[0];
     assert_eq!(first["target"], "/the/talker?apikey=***&x=%22");
+    assert_eq!(first["request_id"], "the-id");
     assert_eq!((&first["plugin"], &first["status"], &first["bytes"]), (&"the/talker".into(), &200.into(), &6.into()));
     assert_eq!((&first["referer"], &first["user_agent"]), (&"http://x/?apikey=***".into(), &"a \"b\"".into()));
     let seconds = first["duration_seconds"].as_f64().unwrap();
@@ -253,14 +258,14 @@ class Streamer(BasePlugin):
 #[test]
 fn the_form_of_the_access_log_changes_with_a_signal() {
     let server = TestServer::build().plugin("loud.py", TALKER).ini("[server]\naccess_log=access.log").start();
-    server.get("/other");
+    server.request("GET", "/other", &NAMED, b"");
     server.write_ini(&format!("{}access_log_format=common\n", server.read_ini()));
     server.signal(Signal::HUP);
     server.wait_for_log("the new workers serve", 1);
-    server.get("/other");
+    server.request("GET", "/other", &NAMED, b"");
     let text = || std::fs::read_to_string(server.path("access.log")).unwrap_or_default();
     eventually(|| text().lines().count() == 2);
     let text = text();
     let ends: Vec<&str> = text.lines().map(|line| line.split_once("\" ").unwrap().1).collect();
-    assert_eq!(ends, ["200 6 \"-\" \"-\"", "200 6"]);
+    assert_eq!(ends, ["200 6 \"-\" \"-\" the-id", "200 6"]);
 }

@@ -23,15 +23,13 @@ fn a_new_plugin_passes_its_test_and_is_found_by_it() {
 }
 
 #[test]
-fn in_an_empty_folder_it_goes_there_and_among_programs_into_plugins() {
+fn a_folder_for_plugins_is_made_where_there_is_none() {
     let dir = tempfile::tempdir().expect("a folder");
     assert_eq!(run_to_end(dir.path(), &["new", "greet"]).0, 0);
-    assert!(dir.path().join("greet.py").is_file() && dir.path().join("tests/test_greet.py").is_file());
-    assert!(!fs::read_to_string(dir.path().join("greet.py")).expect("text").contains("_plugin_id"));
-    let dir = tempfile::tempdir().expect("a folder");
-    fs::write(dir.path().join("program.py"), "print()").expect("written");
-    assert_eq!(run_to_end(dir.path(), &["new", "greet"]).0, 0);
-    assert!(dir.path().join("plugins/greet.py").is_file());
+    assert!(dir.path().join("tests/test_greet.py").is_file());
+    assert!(!fs::read_to_string(dir.path().join("plugins/greet.py")).expect("text").contains("_plugin_id"));
+    assert_eq!(run_to_end(dir.path(), &["new", "other", "."]).0, 0);
+    assert!(dir.path().join("plugins/other.py").is_file());
 }
 
 #[test]

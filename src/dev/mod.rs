@@ -77,7 +77,13 @@ impl Session {
             let version = env!("CARGO_PKG_VERSION");
             let title = format!("pserve {version} serves {} at {} {source}", folder.display(), self.base);
             let title = self.terminal.paint(Ink::Strong, &title);
-            self.terminal.write(&format!("{title}\n\n"));
+            self.terminal.write(&format!("{title}\n"));
+            // No browser reaches a Unix socket.
+            if self.base.starts_with("http") {
+                let page = self.terminal.paint(Ink::Address, &format!("{}/-/", self.base));
+                self.terminal.write(&format!("  what goes on, in a browser: {page}\n"));
+            }
+            self.terminal.write("\n");
         }
         if is_first || is_elsewhere || is_other {
             routes::write(&mut self.terminal, files, &self.base, folder);

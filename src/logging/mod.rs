@@ -13,11 +13,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use crate::recent::{self, Latest, LogLine};
-use crate::request_id::RequestId;
 use arc_swap::ArcSwap;
 use simplelog::{CombinedLogger, Config, LevelFilter, SharedLogger};
 
+use crate::recent::{self, Latest, LogLine};
+use crate::request_id::RequestId;
 pub use forms::{Format, json_line};
 pub use levels::{Levels, belongs_to};
 use outputs::Outputs;

@@ -72,7 +72,7 @@ fn places(arguments: &NewArguments, ini: Option<&Path>) -> Result<Places, String
     }
     let Some(named) = &arguments.folder else {
         let here = Path::new(".");
-        let folder = folder::to_serve_here(here).unwrap_or_else(|_| here.join(folder::USUAL_NAMES[0]));
+        let folder = folder::usual_in(here).unwrap_or_else(|| here.join(folder::USUAL_NAMES[0]));
         let (plugin, test) = (short(&folder.join(file)), short(&here.join("tests").join(test)));
         let run_test = format!("pserve python -m pytest {}", test.display());
         return Ok(Places { plugin, test, serve: "dev".to_owned(), run_test });

@@ -75,7 +75,7 @@ pub fn body(status: StatusCode, reason: &str) -> Value {
     body.into()
 }
 
-/// An error as a reply, to be finished. Its body has either `error`, or says `exception` in `status`.
+/// An error as a reply, to be finished. Its body has `error`, or says `exception` in `status`, or both.
 pub fn reply(status: StatusCode, body: Value) -> warp::reply::Response {
     let mut response = json_reply(status, &body);
     if let Value::Object(body) = body {
@@ -116,18 +116,19 @@ fn varies<B>(mut response: Response<B>) -> Response<B> {
 /// The members of RFC 9457 beside those that are there. `None` leaves an exception as old clients know it: its `status`
 /// and `type` mean something else there.
 fn with_members(mut own: Map<String, Value>, status: StatusCode, is_problem: bool) -> Option<Map<String, Value>> {
-    if let Some(reason) = own.get("error").and_then(Value::as_str) {
-        let members = members(status, reason);
-        own.extend(members);
-        return Some(own);
-    }
-    if !is_problem {
+    let text = |name: &str| own.get(name).and_then(Value::as_str);
+    let is_exception = text("status") == Some("exception");
+    if is_exception && !is_problem {
         return None;
     }
-    let text = |name: &str| own.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (kind, detail) = (own.get("type").cloned(), format!("{}: {}", text("type"), text("message")));
-    own.insert("exception".to_owned(), kind.unwrap_or_default());
-    own.insert("error".to_owned(), detail.as_str().into());
+    let of_exception = || format!("{}: {}", text("type").unwrap_or_default(), text("message").unwrap_or_default());
+    // A file that does not load has both.
+    let detail = text("error").map_or_else(of_exception, str::to_owned);
+    if is_exception {
+        let kind = own.get("type").cloned().unwrap_or_default();
+        own.insert("exception".to_owned(), kind);
+        own.insert("error".to_owned(), detail.as_str().into());
+    }
     own.extend(members(status, &detail));
     Some(own)
 }
