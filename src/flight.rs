@@ -116,6 +116,17 @@ impl FlightRecorder {
         self.mapping.write::<NOTE_BYTES>(0, Kind::Note, plugin.as_bytes(), &[words.as_bytes()]);
     }
 
+    /// How long the oldest of the calls has run that are recorded now.
+    pub fn longest_call(&self) -> Duration {
+        let (now, words) = (now(), self.mapping.words());
+        let begun = (0..SLOTS).filter_map(|slot| {
+            let at = offset_of(slot) / WORD;
+            let is_call = words[at].load(Ordering::Acquire).to_le_bytes()[0] == Kind::Call as u8;
+            is_call.then(|| u64::from_le(words[at + 1].load(Ordering::Relaxed)))
+        });
+        Duration::from_nanos(begun.min().map_or(0, |begun| now.saturating_sub(begun)))
+    }
+
     /// For a forked child, which shares the memory: it writes nothing any more.
     pub fn disown(&self) {
         self.is_disowned.store(true, Ordering::Relaxed);

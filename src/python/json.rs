@@ -9,6 +9,7 @@
 //! looked at afresh afterwards. `pytests/test_json.py` compares with `json.dumps`, under Python's debug allocators too.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::os::raw::c_int;
 
@@ -22,17 +23,34 @@ use super::native::loaded_module;
 /// Containers inside containers. Python's own encoder gives up at its recursion limit, about as deep.
 const MAX_DEPTH: usize = 1000;
 
+/// What a thread keeps to write the next answer into: memory that is fresh from the system for each large answer costs
+/// as much as a fifth of the work.
+const KEPT_BYTES: usize = 1 << 20;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Serialises a value. Errs with TypeError or ValueError naming the type that cannot be JSON.
 pub(super) fn to_json(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    let mut writer = Writer { out: Vec::with_capacity(256), open: Vec::new() };
-    writer.value(value)?;
-    Ok(writer.out)
+    // Taken, not borrowed: the `items()` of an unusual dict may come back here.
+    let mut out = SCRATCH.take();
+    out.clear();
+    let mut writer = Writer { out, open: Vec::new(), has_run_python: false };
+    let written = writer.value(value);
+    let json = written.map(|()| writer.out.as_slice().to_vec());
+    if writer.out.capacity() <= KEPT_BYTES {
+        SCRATCH.set(writer.out);
+    }
+    json
 }
 
 struct Writer {
     out: Vec<u8>,
     /// The containers around the current value, by address: one that contains itself is found at once.
     open: Vec<usize>,
+    /// Whether code of a plugin's may have run since somebody last asked.
+    has_run_python: bool,
 }
 
 impl Writer {
@@ -84,6 +102,7 @@ impl Writer {
 
     /// Large integers, tuples, subclasses of the basic types by value; then enums.
     fn unusual(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.has_run_python = true;
         if let Ok(tuple) = value.cast::<PyTuple>() {
             return self.nested(value, |writer| writer.array(tuple.iter()));
         }
@@ -123,11 +142,7 @@ impl Writer {
             if ffi::PyUnicode_IS_COMPACT_ASCII(object) != 0 {
                 let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(object)).unwrap_or_default();
                 let bytes = std::slice::from_raw_parts(ffi::PyUnicode_DATA(object).cast::<u8>(), length);
-                if !needs_escape(bytes) {
-                    self.out.reserve(length + 2);
-                    self.out.push(b'"');
-                    self.out.extend_from_slice(bytes);
-                    self.out.push(b'"');
+                if self.plain_text(bytes) {
                     return Ok(());
                 }
             }
@@ -135,6 +150,47 @@ impl Writer {
         // SAFETY: the object is alive.
         let text = unsafe { Bound::from_borrowed_ptr(py, object) };
         self.string(text.cast::<PyString>()?)
+    }
+
+    /// Writes ASCII text that has nothing to escape; false, and nothing written, when it has. Eight bytes at a time, the
+    /// last ones once more where they are fewer.
+    fn plain_text(&mut self, bytes: &[u8]) -> bool {
+        self.out.reserve(bytes.len() + 2);
+        let start = self.out.len();
+        let mut needed = 0;
+        // SAFETY: there is room for the text and two quotes; each write lies within it, at the place in the text where its
+        // bytes were read. The length counts them only when all have been written.
+        unsafe {
+            let quote = self.out.as_mut_ptr().add(start);
+            let to = quote.add(1);
+            if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+                let mut put = |at: usize, word: &[u8; 8]| {
+                    needed |= escapes_in(u64::from_ne_bytes(*word));
+                    to.add(at).cast::<[u8; 8]>().write_unaligned(*word);
+                };
+                put(0, first);
+                for (index, word) in bytes.as_chunks::<8>().0.iter().enumerate().skip(1) {
+                    put(index * 8, word);
+                }
+                put(bytes.len() - 8, last);
+            } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+                let both = u64::from(u32::from_ne_bytes(*first)) | u64::from(u32::from_ne_bytes(*last)) << 32;
+                needed = escapes_in(both);
+                to.cast::<[u8; 4]>().write_unaligned(*first);
+                to.add(bytes.len() - 4).cast::<[u8; 4]>().write_unaligned(*last);
+            } else {
+                for (at, byte) in bytes.iter().enumerate() {
+                    needed |= u64::from(*byte < 0x20 || matches!(*byte, b'"' | b'\\'));
+                    to.add(at).write(*byte);
+                }
+            }
+            if needed == 0 {
+                quote.write(b'"');
+                to.add(bytes.len()).write(b'"');
+                self.out.set_len(start + bytes.len() + 2);
+            }
+        }
+        needed == 0
     }
 
     fn nested(&mut self, value: &Bound<'_, PyAny>, write: impl FnOnce(&mut Self) -> PyResult<()>) -> PyResult<()> {
@@ -193,11 +249,12 @@ impl Writer {
                     self.object(py, value)?;
                 } else {
                     let (key, value) = (Bound::from_borrowed_ptr(py, key), Bound::from_borrowed_ptr(py, value));
+                    self.has_run_python = true;
                     self.key(&key)?;
                     self.out.push(b':');
                     self.value(&value)?;
                 }
-                if ffi::PyDict_Size(dict.as_ptr()) != length {
+                if self.has_run_python && ffi::PyDict_Size(dict.as_ptr()) != length {
                     return Err(PyRuntimeError::new_err("dictionary changed size during iteration"));
                 }
             }
@@ -284,6 +341,13 @@ impl Writer {
     }
 
     fn float(&mut self, number: f64) {
+        if number.fract() == 0.0 && number.abs() < LARGEST_PLAIN && (number != 0.0 || number.is_sign_positive()) {
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole and small")]
+            let whole = number as i64;
+            self.out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
+            self.out.extend_from_slice(b".0");
+            return;
+        }
         // serde_json writes the shortest text that reads back as the same number, and `null` for NaN and infinities.
         serde_json::to_writer(&mut self.out, &number).expect("a number can be written to memory");
     }
@@ -322,19 +386,16 @@ impl Writer {
     }
 }
 
-/// Whether a string has characters that JSON wants escaped (RFC 8259, 7). Eight bytes at a time; a `true` may be a false
-/// alarm.
-fn needs_escape(bytes: &[u8]) -> bool {
+/// Below this every whole number is written without an exponent.
+const LARGEST_PLAIN: f64 = 1e15;
+
+/// Not zero when one of eight bytes is a character that JSON wants escaped (RFC 8259, 7).
+fn escapes_in(word: u64) -> u64 {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    let is_zero_in = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let needed_in = |word: u64| {
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        control | is_zero_in(word ^ (ONES * u64::from(b'"'))) | is_zero_in(word ^ (ONES * u64::from(b'\\')))
-    };
-    let (words, rest) = bytes.as_chunks::<8>();
-    let in_words = words.iter().fold(0, |found, word| found | needed_in(u64::from_ne_bytes(*word)));
-    in_words != 0 || rest.iter().any(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'))
+    let zeros_in = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let controls = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+    controls | zeros_in(word ^ (ONES * u64::from(b'"'))) | zeros_in(word ^ (ONES * u64::from(b'\\')))
 }
 
 fn is_enum(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {

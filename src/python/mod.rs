@@ -42,8 +42,8 @@ pub use instance::{
     PluginInstance,
 };
 pub use interpreter::{Interpreter, InterpreterOptions};
-pub use memory::give_back_free_memory;
-pub use scheduling::share_the_core_in_turns;
+pub use memory::{give_back_free_memory, keep_free_memory_under_load};
+pub use scheduling::{io_thread_ends, io_thread_starts, share_the_core_in_turns};
 pub use script::run_script;
 pub use ticket::{CallGuard, CallWatch};
 pub use waiting::PendingAnswer;

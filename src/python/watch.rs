@@ -11,11 +11,18 @@ use pyo3::prelude::*;
 
 use super::error::PythonError;
 use super::interpreter::Shared;
+use super::scheduling;
 use super::stacks::StackDump;
 use super::ticket::ThreadIdent;
 
-/// How often it looks.
+/// How often it looks whether the loop turns.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// How often it looks whether a handler computes for long.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// A handler that takes longer may be computing all the time.
+const LONG_CALL: Duration = Duration::from_millis(5);
 
 /// How well the interpreter does. Read without waiting for it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -149,7 +156,7 @@ impl Watch {
 fn run(shared: &Weak<Shared>, asks: &Receiver<Ask>) {
     let mut next_look = Instant::now();
     loop {
-        let ask = match asks.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
+        let ask = match asks.recv_timeout(next_look.saturating_duration_since(Instant::now()).min(GLANCE)) {
             Ok(ask) => Some(ask),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
@@ -157,6 +164,11 @@ fn run(shared: &Weak<Shared>, asks: &Receiver<Ask>) {
         let Some(shared) = shared.upgrade() else {
             return;
         };
+        let longest = shared.flight.as_ref().map_or(Duration::ZERO, |recorder| recorder.longest_call());
+        scheduling::let_io_threads_in(longest > LONG_CALL);
+        if ask.is_none() && Instant::now() < next_look {
+            continue;
+        }
         let watch = &shared.watch;
         if ask.is_none() {
             watch.ping(&shared);

@@ -1,12 +1,14 @@
 //! Static files under `[paths] documents`: which file a path means, and never one outside the folder.
 //!
-//! warp's file filter does the sending: content types, ranges, `Last-Modified` and what is conditional on it. Entity
-//! tags, precompressed neighbours and the index file are added here.
+//! warp's file filter sends large files, and does ranges and what is conditional on a date. Small files are read and sent
+//! here; entity tags, precompressed neighbours and the index file are added for both.
 
+use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use serde_json::json;
 use tower_service::Service;
 use warp::reply::{Reply, Response};
@@ -15,6 +17,13 @@ use super::compression::accepts;
 use super::problem;
 use super::reply::{ApiError, options_reply};
 use crate::config::settings::Documents;
+
+/// Files up to this size are read at once.
+const MOST_BYTES_AT_ONCE: u64 = 256 << 10;
+
+/// Fields with which a client may want a part of a file, or nothing of it, for warp to tell.
+const PARTLY_WANTED: [HeaderName; 4] =
+    [header::RANGE, header::IF_RANGE, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
 
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 
@@ -42,40 +51,79 @@ pub async fn answer(
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(ApiError::MethodNotAllowed { method: method.to_string(), allow: ALLOW.to_owned() });
     }
-    let found = match rest {
-        None => Some(Found::FolderWithoutSlash),
-        Some(rest) => find(documents, rest).await,
+    let Some(rest) = rest else {
+        return Ok(Some(redirect(&format!("{raw_path}/"))));
     };
-    match found {
+    // One visit to a thread that may wait for the disk, whatever there is to look at.
+    let (documents, rest, headers_there) = (documents.clone(), rest.to_owned(), headers.clone());
+    let looked = tokio::task::spawn_blocking(move || look(&documents, &rest, &headers_there));
+    match looked.await.ok().flatten() {
         None => Ok(None),
-        Some(Found::FolderWithoutSlash) => Ok(Some(redirect(&format!("{raw_path}/")))),
-        Some(Found::File(path)) => send(documents, &path, method, headers).await,
+        Some(Looked::FolderWithoutSlash) => Ok(Some(redirect(&format!("{raw_path}/")))),
+        Some(Looked::File(file)) => send(*file, method, headers).await,
     }
 }
 
-async fn find(documents: &Documents, rest: &str) -> Option<Found> {
+/// What is known of a file when it has been looked at.
+enum Looked {
+    File(Box<Document>),
+    FolderWithoutSlash,
+}
+
+struct Document {
+    /// The file to send: the one that was asked for, or its compressed neighbour.
+    path: PathBuf,
+    encoding: Option<&'static str>,
+    media_type: HeaderValue,
+    tag: HeaderValue,
+    changed: SystemTime,
+    /// The whole file, when it is small and nothing but all of it can be wanted.
+    bytes: Option<Bytes>,
+}
+
+fn look(documents: &Documents, rest: &str, headers: &HeaderMap) -> Option<Looked> {
+    let asked = match find(documents, rest)? {
+        Found::File(path) => path,
+        Found::FolderWithoutSlash => return Some(Looked::FolderWithoutSlash),
+    };
+    let kind = mime_guess::from_path(&asked).first_or_octet_stream();
+    let media_type = HeaderValue::from_str(kind.as_ref()).ok()?;
+    let (encoding, path) = match precompressed(documents, &asked, headers) {
+        Some((encoding, neighbour)) => (Some(encoding), neighbour),
+        None => (None, asked),
+    };
+    let metadata = std::fs::metadata(&path).ok()?;
+    let changed = metadata.modified().ok()?;
+    let is_plain = PARTLY_WANTED.iter().all(|name| !headers.contains_key(name));
+    // One that cannot be read is warp's to tell of.
+    let bytes = (is_plain && metadata.len() <= MOST_BYTES_AT_ONCE).then(|| std::fs::read(&path).ok()).flatten();
+    let tag = entity_tag(&metadata, encoding)?;
+    Some(Looked::File(Box::new(Document { path, encoding, media_type, tag, changed, bytes: bytes.map(Bytes::from) })))
+}
+
+fn find(documents: &Documents, rest: &str) -> Option<Found> {
     let relative = Path::new(rest);
     if rest.contains(['\0', '\\']) || rest.starts_with('/') || !relative.components().all(is_plain) {
         return None;
     }
-    let path = inside(documents, &documents.folder.join(relative)).await?;
-    let is_folder = tokio::fs::metadata(&path).await.ok()?.is_dir();
-    match (is_folder, rest.is_empty() || rest.ends_with('/')) {
+    let path = inside(documents, &documents.folder.join(relative))?;
+    let metadata = std::fs::metadata(&path).ok()?;
+    match (metadata.is_dir(), rest.is_empty() || rest.ends_with('/')) {
         // A pipe or a device would hold the reader for ever.
-        (false, false) => tokio::fs::metadata(&path).await.ok()?.is_file().then_some(Found::File(path)),
+        (false, false) => metadata.is_file().then_some(Found::File(path)),
         (false, true) => None,
         (true, false) => Some(Found::FolderWithoutSlash),
         (true, true) => {
-            let index = inside(documents, &path.join(&documents.index_file)).await?;
-            tokio::fs::metadata(&index).await.ok()?.is_file().then_some(Found::File(index))
+            let index = inside(documents, &path.join(&documents.index_file))?;
+            std::fs::metadata(&index).ok()?.is_file().then_some(Found::File(index))
         }
     }
 }
 
 /// The real place of a path, when it lies inside the folder and not in hiding: a link that leads elsewhere is followed
 /// no further.
-async fn inside(documents: &Documents, path: &Path) -> Option<PathBuf> {
-    let real = tokio::fs::canonicalize(path).await.ok()?;
+fn inside(documents: &Documents, path: &Path) -> Option<PathBuf> {
+    let real = std::fs::canonicalize(path).ok()?;
     let is_shown = real.strip_prefix(&documents.folder).ok()?.components().all(is_plain);
     is_shown.then_some(real)
 }
@@ -88,17 +136,8 @@ fn is_plain(component: Component<'_>) -> bool {
     }
 }
 
-async fn send(
-    documents: &Documents,
-    path: &Path,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Result<Option<Response>, ApiError> {
-    let encoded = precompressed(documents, path, headers).await;
-    let file = encoded.as_ref().map_or(path, |(_, path)| path.as_path()).to_owned();
-    let Some(tag) = entity_tag(&file, encoded.as_ref().map(|(encoding, _)| *encoding)).await else {
-        return Ok(None);
-    };
+async fn send(document: Document, method: &Method, headers: &HeaderMap) -> Result<Option<Response>, ApiError> {
+    let Document { path, encoding, media_type, tag, changed, bytes } = document;
     if headers.get(header::IF_MATCH).is_some_and(|tags| !names_strongly(tags, &tag)) {
         return Ok(Some(StatusCode::PRECONDITION_FAILED.into_response()));
     }
@@ -107,37 +146,53 @@ async fn send(
         response.headers_mut().insert(header::ETAG, tag);
         return Ok(Some(response));
     }
-    let mut request = Request::builder().method(method).uri("/").body(String::new()).expect("a plain request");
-    *request.headers_mut() = headers_for_warp(headers, &tag);
-    // In a task of its own: warp's filters cannot be run from inside one another.
-    let sending = tokio::spawn(async move { warp::service(warp::fs::file(file)).call(request).await });
-    let Ok(Ok(mut response)) = sending.await else {
-        return Ok(None);
+    let mut response = match bytes {
+        Some(bytes) => whole(bytes, media_type.clone(), changed),
+        None => match sent_by_warp(path, method, headers, &tag).await {
+            Some(response) => response,
+            None => return Ok(None),
+        },
     };
-    match response.status() {
-        StatusCode::NOT_FOUND => return Ok(None),
-        // warp says it in plain text.
-        StatusCode::FORBIDDEN => {
-            let body = json!({"error": "this document cannot be read"});
-            return Ok(Some(problem::reply(StatusCode::FORBIDDEN, body)));
-        }
-        _ => {}
+    // warp says it in plain text.
+    if response.status() == StatusCode::FORBIDDEN {
+        let body = json!({"error": "this document cannot be read"});
+        return Ok(Some(problem::reply(StatusCode::FORBIDDEN, body)));
     }
     let fields = response.headers_mut();
     fields.insert(header::ETAG, tag);
     fields.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    if let Some((encoding, _)) = encoded {
+    if let Some(encoding) = encoding {
         fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
-        let kind = mime_guess::from_path(path).first_or_octet_stream();
-        fields.insert(header::CONTENT_TYPE, HeaderValue::from_str(kind.as_ref()).expect("a media type"));
+        fields.insert(header::CONTENT_TYPE, media_type);
     }
     Ok(Some(response))
 }
 
+/// A file that has been read, with the fields that warp gives to those that it sends.
+fn whole(bytes: Bytes, media_type: HeaderValue, changed: SystemTime) -> Response {
+    let mut response = Response::new(bytes.into());
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, media_type);
+    fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Ok(changed) = HeaderValue::from_str(&httpdate::fmt_http_date(changed)) {
+        fields.insert(header::LAST_MODIFIED, changed);
+    }
+    response
+}
+
+/// A file that warp's filter sends, whole or in part, or says why not. `None` when it is not there any more.
+async fn sent_by_warp(file: PathBuf, method: &Method, headers: &HeaderMap, tag: &HeaderValue) -> Option<Response> {
+    let mut request = Request::builder().method(method).uri("/").body(String::new()).expect("a plain request");
+    *request.headers_mut() = headers_for_warp(headers, tag);
+    // In a task of its own: warp's filters cannot be run from inside one another.
+    let sending = tokio::spawn(async move { warp::service(warp::fs::file(file)).call(request).await });
+    let response = sending.await.ok()?.ok()?;
+    (response.status() != StatusCode::NOT_FOUND).then_some(response)
+}
+
 /// RFC 9110, 8.8.3: from the time of the last change and the size, as other file servers make it. Every encoding has its
 /// own: a download that goes on must not mix them.
-async fn entity_tag(path: &Path, encoding: Option<&str>) -> Option<HeaderValue> {
-    let metadata = tokio::fs::metadata(path).await.ok()?;
+fn entity_tag(metadata: &Metadata, encoding: Option<&str>) -> Option<HeaderValue> {
     let changed = metadata.modified().ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let encoding = encoding.map(|encoding| format!("-{encoding}")).unwrap_or_default();
     HeaderValue::from_str(&format!("\"{:x}-{:x}{encoding}\"", changed.as_nanos(), metadata.len())).ok()
@@ -175,7 +230,7 @@ fn headers_for_warp(headers: &HeaderMap, tag: &HeaderValue) -> HeaderMap {
 }
 
 /// A neighbour that was compressed beforehand, when the client takes it. A range is one of the file itself.
-async fn precompressed(documents: &Documents, path: &Path, headers: &HeaderMap) -> Option<(&'static str, PathBuf)> {
+fn precompressed(documents: &Documents, path: &Path, headers: &HeaderMap) -> Option<(&'static str, PathBuf)> {
     if headers.contains_key(header::RANGE) {
         return None;
     }
@@ -183,8 +238,8 @@ async fn precompressed(documents: &Documents, path: &Path, headers: &HeaderMap) 
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{ending}"));
         if accepts(headers, encoding)
-            && let Some(neighbour) = inside(documents, Path::new(&name)).await
-            && tokio::fs::metadata(&neighbour).await.is_ok_and(|found| found.is_file())
+            && let Some(neighbour) = inside(documents, Path::new(&name))
+            && std::fs::metadata(&neighbour).is_ok_and(|found| found.is_file())
         {
             return Some((encoding, neighbour));
         }

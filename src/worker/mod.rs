@@ -74,6 +74,7 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
     if settings.server.scheduling == Scheduling::Batch {
         python::share_the_core_in_turns();
     }
+    python::keep_free_memory_under_load();
     let flight = Arc::new(FlightRecorder::open(flight).context("cannot open the flight recorder")?);
     let options = InterpreterOptions {
         flight: Some(flight),
@@ -87,6 +88,8 @@ fn serve(cli: &Cli, seat: Seat) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.server.io_threads)
         .thread_name("io")
+        .on_thread_start(python::io_thread_starts)
+        .on_thread_stop(python::io_thread_ends)
         .enable_all()
         .build()
         .context("cannot start the I/O threads")?;
