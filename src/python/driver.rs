@@ -6,6 +6,7 @@
 //! Everything here happens on the event loop's thread.
 
 use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
@@ -78,8 +79,11 @@ pub(super) fn start(
     // One may be there already: a plugin can run the loop inside of a handler.
     let before = STARTING.replace(Some(starting));
     let request_id = &call.get().ticket().request.request_id;
-    let turn = context::begin_in(&own_context, request_id, || first_turn(call, data));
+    let turn = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        context::begin_in(&own_context, request_id, || first_turn(call, data))
+    }));
     let task = STARTING.replace(before).and_then(|starting| starting.task);
+    let turn = turn.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     if let Some((_, task)) = &task {
         shared.leave_task(py, task)?;
     }
