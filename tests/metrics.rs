@@ -96,8 +96,10 @@ fn calls_that_run_and_calls_that_wait_are_told_apart() {
     let server = TestServer::with_plugin("counted.py", COUNTED);
     std::thread::scope(|scope| {
         let calls: Vec<_> = (0..3).map(|_| scope.spawn(|| server.get("/plain").text())).collect();
-        eventually(|| scrape(&server, "pserve_requests_waiting{plugin=\"plain\"}") == 2.0);
-        assert_eq!(scrape(&server, "pserve_requests_in_flight{plugin=\"plain\"}"), 1.0);
+        eventually(|| {
+            scrape(&server, "pserve_requests_waiting{plugin=\"plain\"}") == 2.0
+                && scrape(&server, "pserve_requests_in_flight{plugin=\"plain\"}") == 1.0
+        });
         assert!(scrape(&server, "pserve_worker_handler_threads{worker=\"1\"}") >= 1.0);
         assert_eq!(server.get("/waiter?release=1").text(), "released");
         for call in calls {
