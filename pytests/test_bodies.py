@@ -279,7 +279,8 @@ class Answer(BasePlugin):
 
 def test_answers_are_compressed_when_it_is_worth_it(start: Start) -> None:
     server = start({"answer.py": ANSWERS}, ini="documents=docs:plugins\n")
-    (server.folder / "plugins" / "long.css").write_text("a{}" * 20000)
+    (server.folder / "plugins" / "long.css").write_text("a{}" * 200_000)
+    (server.folder / "plugins" / "short.css").write_text("a{}" * 20_000)
 
     def ask(path: str, accepted: str = "gzip, deflate, br", **more: str) -> Any:
         return server.request("GET", path, headers={"Accept-Encoding": accepted, **more})
@@ -300,9 +301,12 @@ def test_answers_are_compressed_when_it_is_worth_it(start: Start) -> None:
     reply = ask("/answer?size=2000", "br, *;q=0.1")
     assert reply.headers["Content-Encoding"] == "gzip"
     page = ask("/docs/long.css")
-    assert gzip.decompress(page.body) == b"a{}" * 20000 and page.headers["Content-Length"] is None
+    assert gzip.decompress(page.body) == b"a{}" * 200_000 and page.headers["Content-Length"] is None
     assert page.headers["ETag"].startswith('W/"')
     assert ask("/docs/long.css", **{"If-None-Match": page.headers["ETag"]}).status == 304
+    # One that is read whole is compressed whole.
+    short = ask("/docs/short.css")
+    assert gzip.decompress(short.body) == b"a{}" * 20_000 and int(short.headers["Content-Length"]) == len(short.body)
     part = ask("/docs/long.css", Range="bytes=0-1999")
     assert (part.status, part.headers["Content-Encoding"], len(part.body)) == (206, None, 2000)
     head = server.request("HEAD", "/answer?size=2000", headers={"Accept-Encoding": "gzip"})
