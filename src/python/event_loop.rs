@@ -98,7 +98,7 @@ impl LoopQueue {
     }
 
     /// Wakes the loop, unless somebody has since it last looked.
-    fn signal_once(&self) {
+    pub(super) fn signal_once(&self) {
         if !self.is_signalled.swap(true, Ordering::AcqRel) {
             self.signal();
         }
@@ -107,11 +107,6 @@ impl LoopQueue {
     fn signal(&self) {
         // An eventfd whose counter is full is readable, which is all that is wanted.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-
-    /// Wakes the loop although nothing waits here.
-    pub(super) fn wake(&self) {
-        self.signal_once();
     }
 
     /// The loop is awake: what is pushed from now on wakes it again.

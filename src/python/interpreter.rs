@@ -389,7 +389,7 @@ impl Shared {
         let event_loop = self.event_loop(py)?;
         match event_loop.getattr_opt(intern!(py, "_ready"))? {
             Some(ready) if !ready.is_truthy()? => {}
-            _ => self.queue.wake(),
+            _ => self.queue.signal_once(),
         }
         Ok(())
     }
