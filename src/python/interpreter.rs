@@ -517,6 +517,7 @@ fn prepare(
     let native = native::module(py)?;
     py.import("sys")?.getattr("modules")?.set_item("_pserve", native)?;
     embedded::install(py)?;
+    py.import("pserve_runtime.late_ssl")?.call_method0("import_asyncio")?;
     log_bridge::install(py)?;
     let arguments = PyDict::new(py);
     arguments.set_item("plugins_dir", options.plugins_dir.as_os_str())?;

@@ -29,15 +29,25 @@ def bare_warp() -> None:
 def peer(name: str) -> Path:
     """The virtual environment of this peer, of its own so that no peer decides another's versions."""
     requirements = HERE / "requirements" / f"{name}.txt"
+    pip = [str(BUILT / name / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    return _environment(name, requirements.read_text(), [[*pip, "-r", str(requirements)]])
+
+
+def own_environment() -> Path:
+    """One without packages for pserve, which would otherwise take up what this machine's Python has installed."""
+    return _environment("pserve", "", [])
+
+
+def _environment(name: str, packages: str, commands: list[list[str]]) -> Path:
     folder = BUILT / name
     # With the interpreter's path: an environment of another Python is made anew.
-    wanted = f"{sys.version}\n{requirements.read_text()}"
+    wanted = f"{sys.version}\n{packages}"
     ready = folder / "ready"
     if ready.exists() and ready.read_text() == wanted:
         return folder
-    say(f"installing {', '.join(requirements.read_text().split())} into {folder.relative_to(ROOT)}")
-    pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], [*pip, "-r", str(requirements)]):
+    if packages:
+        say(f"installing {', '.join(packages.split())} into {folder.relative_to(ROOT)}")
+    for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], *commands):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             lines = (done.stderr or done.stdout).strip().splitlines()

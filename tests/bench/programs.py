@@ -45,6 +45,7 @@ def pserve(start: Start) -> list[str]:
         "paths": [f"documents = static:{start.folder.static}"],
         "plugin_options": ["sleep10 = threads=8"],
         "server": [f"workers = {setup.workers}"],
+        "python": [f"venv = {install.own_environment()}"],
     }
     plugins = start.folder.plugins(setup.copies, extra=False)
     ini = start.folder.ini("pserve", start.port, plugins, setup.tls, lines)

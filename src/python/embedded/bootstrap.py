@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 
-class EmbeddedImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Finds and loads them; `linecache` gets their source from here for tracebacks."""
+class EmbeddedImporter:
+    """Finds and loads them; `linecache` gets their source from here for tracebacks. What it would inherit from
+    `importlib.abc` is here as well: that module takes a dozen others with it."""
 
-    def __init__(self, sources: Mapping[str, tuple[str, str]]) -> None:
-        self._sources = sources
+    def __init__(
+        self, files: Mapping[str, str], code_of: Callable[[str], types.CodeType], source_of: Callable[[str], str]
+    ) -> None:
+        self._files = files
+        self.get_code = code_of
+        self.get_source = source_of
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name not in self._sources:
+        if name not in self._files:
             return None
-        file = "<pserve>/" + self._sources[name][0]
+        file = "<pserve>/" + self._files[name]
         spec = importlib.machinery.ModuleSpec(name, self, origin=file, is_package=self.is_package(name))
         spec.has_location = True
         return spec
 
     def is_package(self, name: str) -> bool:
-        return self._sources[name][0].endswith("/__init__.py")
+        return self._files[name].endswith("/__init__.py")
 
-    def get_source(self, name: str) -> str:
-        return self._sources[name][1]
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
 
-    def get_code(self, name: str) -> types.CodeType:
-        file, source = self._sources[name]
-        return compile(source, "<pserve>/" + file, "exec", dont_inherit=True)
+    def exec_module(self, module: types.ModuleType) -> None:
+        exec(self.get_code(module.__name__), module.__dict__)
 
 
 class StandInImporter(EmbeddedImporter):
@@ -45,14 +49,19 @@ class StandInImporter(EmbeddedImporter):
     ) -> importlib.machinery.ModuleSpec | None:
         package = name.partition(".")[0]
         spec = super().find_spec(name, path, target)
-        if spec is None and package in self._sources and isinstance(sys.modules[package].__loader__, StandInImporter):
+        if spec is None and package in self._files and isinstance(sys.modules[package].__loader__, StandInImporter):
             raise sys.modules[package].missing(name)
         return spec
 
 
-def install(sources: Mapping[str, tuple[str, str]], stand_ins: Mapping[str, tuple[str, str]]) -> None:
+def install(
+    files: Mapping[str, str],
+    stand_ins: Mapping[str, str],
+    code_of: Callable[[str], types.CodeType],
+    source_of: Callable[[str], str],
+) -> None:
     """Puts one importer before all others: an installed package of the same name is not looked at. And one behind."""
     # How the supervisor started this process concerns no plugin, and no program that a plugin starts.
     os.environ.pop("PSERVE_WORKER", None)
-    sys.meta_path.insert(0, EmbeddedImporter(sources))
-    sys.meta_path.append(StandInImporter(stand_ins))
+    sys.meta_path.insert(0, EmbeddedImporter(files, code_of, source_of))
+    sys.meta_path.append(StandInImporter(stand_ins, code_of, source_of))

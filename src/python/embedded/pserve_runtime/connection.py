@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -263,6 +262,8 @@ class PayloadWriter:
 
 def compressor(encoding: str, strategy: int | None) -> Any:
     """A compressor for `gzip` or `deflate`, which is zlib's format (RFC 9110, 8.4.1)."""
+    import zlib
+
     window = 16 + zlib.MAX_WBITS if encoding == "gzip" else zlib.MAX_WBITS
     return zlib.compressobj(wbits=window, strategy=zlib.Z_DEFAULT_STRATEGY if strategy is None else strategy)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import importlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
@@ -57,7 +56,7 @@ def _file_of(module: object) -> object:
         return None
 
 
-class PluginFolder(importlib.abc.MetaPathFinder):
+class PluginFolder:
     """The plugins folder as a place to import from: after the standard library, before installed packages."""
 
     def __init__(self, folder: str) -> None:

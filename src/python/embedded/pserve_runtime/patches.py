@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.abc
 import importlib.machinery
 import os
 import signal
@@ -15,7 +14,11 @@ from typing import Any
 
 import _pserve
 
+from pserve_runtime import late_ssl
 from pserve_runtime.logs import report
+
+_after_import: dict[str, Callable[[Any], None]] = {}
+"""What is done to a module when somebody imports it."""
 
 
 def install() -> None:
@@ -23,14 +26,51 @@ def install() -> None:
     _keep_own_signals()
     _keep_shared_settings()
     _show_tasks_of_calls()
-    patches = {
-        "sqlite3.dbapi2": _share_sqlite3_connections,
-        "aiohttp.web_fileresponse": _send_files_through_the_writer,
-        "aiohttp.web_request": _know_our_requests,
-    }
-    sys.meta_path.insert(0, _AfterImport(patches))
+    _after_import.update(
+        {
+            "sqlite3.dbapi2": _share_sqlite3_connections,
+            "ssl": late_ssl.give_to_asyncio,
+            "aiohttp.web_fileresponse": _send_files_through_the_writer,
+            "aiohttp.web_request": _know_our_requests,
+        }
+    )
+    sys.meta_path.insert(0, _AfterImport(_after_import))
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_pserve.mark_forked)
+
+
+class _Namespace:
+    """What `argparse` calls by this name, as long as nobody has imported that or looked closely."""
+
+    def __repr__(self) -> str:
+        return repr(_grown(self))
+
+    def __eq__(self, other: object) -> Any:
+        return _grown(self) == other
+
+    def __contains__(self, name: str) -> bool:
+        return name in _grown(self)
+
+
+def _grown(early: _Namespace) -> Any:
+    import argparse  # noqa: F401
+
+    return early
+
+
+def namespace(**values: Any) -> Any:
+    """An `argparse.Namespace`, which it becomes in the moment that somebody could tell."""
+    made = _Namespace()
+    vars(made).update(values)
+
+    def become(module: Any) -> None:
+        made.__class__ = module.Namespace
+
+    if "argparse" in sys.modules:
+        become(sys.modules["argparse"])
+    else:
+        _after_import["argparse"] = become
+    return made
 
 
 def _keep_own_signals() -> None:
@@ -95,7 +135,7 @@ def _show_tasks_of_calls() -> None:
     asyncio.all_tasks = asyncio.tasks.all_tasks = all_tasks
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
+class _AfterImport:
     """Runs a function of ours on certain modules right after they were imported."""
 
     def __init__(self, patches: dict[str, Callable[[Any], None]]) -> None:
@@ -112,7 +152,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         return spec
 
 
-class _PatchingLoader(importlib.abc.Loader):
+class _PatchingLoader:
     def __init__(self, real: Any, patch: Callable[[Any], None]) -> None:
         self._real = real
         self._patch = patch

@@ -9,9 +9,7 @@ import asyncio
 import io
 import json
 import re
-from datetime import datetime, timezone
 from functools import cached_property
-from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,7 +17,6 @@ from pserve_runtime.body import BodyReader, decoded
 from pserve_runtime.connection import PayloadWriter, Protocol, Transport
 from pserve_runtime.multimap import multi_map
 from pserve_runtime.state import OwnState
-from pserve_runtime.url import url
 
 
 class HttpVersion(NamedTuple):
@@ -103,10 +100,14 @@ class Request(OwnState):
 
     @cached_property
     def rel_url(self) -> Any:
+        from pserve_runtime.url import url
+
         return url(self.raw_path)
 
     @cached_property
     def url(self) -> Any:
+        from pserve_runtime.url import url
+
         return url(f"{self.scheme}://{self.host}{self.raw_path}")
 
     @property
@@ -153,6 +154,8 @@ class Request(OwnState):
 
     @cached_property
     def cookies(self) -> Any:
+        from http.cookies import CookieError, SimpleCookie
+
         parsed: SimpleCookie = SimpleCookie()
         for part in self.headers.get("Cookie", "").split(";"):
             try:
@@ -209,6 +212,8 @@ class Request(OwnState):
         """The date of `If-Range`. An entity tag there counts as a date long ago: the whole is sent, which is always
         right (RFC 9110, 13.1.5)."""
         if '"' in self.headers.get("If-Range", ""):
+            from datetime import datetime, timezone
+
             return datetime.fromtimestamp(0, timezone.utc)
         return self._date("If-Range")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import atexit
 import contextlib
@@ -50,8 +49,7 @@ class Runtime:
         self._stopping = False
         self._admin: set[asyncio.Task[Any]] = set()
         self.loop = self._new_loop()
-        prog_args = argparse.Namespace(ini_file=ini_file, log=log_file, level=level)
-        self._loader = Loader(plugins_dir, prog_args)
+        self._loader = Loader(plugins_dir, patches.namespace(ini_file=ini_file, log=log_file, level=level))
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()

@@ -6,7 +6,6 @@ A hint that says nothing to a client, or that cannot be evaluated, is the schema
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import enum
 import math
 import types
@@ -36,6 +35,9 @@ NAMES_OF_TYPES: dict[str, Any] = {
     "array": list,
     "object": dict,
 }
+
+DATACLASS_FIELDS = "__dataclass_fields__"
+"""What every dataclass has: those who use none need not wait for the import of `dataclasses`."""
 
 DEEPEST = 8
 """How deep hints and schemas are followed; what lies deeper admits everything."""
@@ -84,7 +86,7 @@ def _of_hint(hint: Any, names: dict[str, Any], depth: int) -> dict[str, Any]:
         return _of_choices(inner)
     if origin is typing.Union or origin is getattr(types, "UnionType", typing.Union):
         return _any_of([_of_hint(member, names, depth + 1) for member in inner])
-    if dataclasses.is_dataclass(hint) or hasattr(hint, "__required_keys__"):
+    if hasattr(hint, DATACLASS_FIELDS) or hasattr(hint, "__required_keys__"):
         return _of_members(hint, depth)
     if hasattr(hint, "__supertype__"):
         return _of_hint(hint.__supertype__, names, depth + 1)
@@ -111,7 +113,9 @@ def _of_members(kind: Any, depth: int) -> dict[str, Any]:
         hints = typing.get_type_hints(kind)
     except Exception:
         hints = dict.fromkeys(getattr(kind, "__annotations__", {}), Any)
-    if dataclasses.is_dataclass(kind):
+    if hasattr(kind, DATACLASS_FIELDS):
+        import dataclasses
+
         missing = dataclasses.MISSING
         fields = [field for field in dataclasses.fields(kind) if field.init]
         required = [field.name for field in fields if field.default is missing and field.default_factory is missing]
