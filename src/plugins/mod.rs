@@ -90,7 +90,7 @@ impl Plugins {
     pub async fn enter(&self, plugin: &Plugin) -> Option<Entered> {
         match plugin.enter() {
             Some(entered) => Some(entered),
-            None => self.enter_successor(plugin.id()).await,
+            None => Box::pin(self.enter_successor(plugin.id())).await,
         }
     }
 

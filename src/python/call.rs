@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::{PyConnectionError, PyGeneratorExit, PyRuntimeError};
 use pyo3::prelude::*;
@@ -21,12 +22,13 @@ use crate::pipe::PipeReader;
 pub(super) struct Call {
     shared: Arc<Shared>,
     ticket: Arc<Ticket>,
+    is_answered: AtomicBool,
 }
 
 impl Call {
     pub(super) fn new(shared: Arc<Shared>, ticket: Arc<Ticket>) -> Self {
         ticket.outlet.turn_comes();
-        Self { shared, ticket }
+        Self { shared, ticket, is_answered: AtomicBool::new(false) }
     }
 
     pub(super) fn ticket(&self) -> &Arc<Ticket> {
@@ -34,6 +36,7 @@ impl Call {
     }
 
     fn answer(&self, result: CallResult) {
+        self.is_answered.store(true, Ordering::Relaxed);
         self.shared.forget_task(self.ticket.id);
         self.ticket.end_flight();
         self.ticket.outlet.end(result);
@@ -164,6 +167,8 @@ pub(super) fn is_cancellation(error: &Bound<'_, PyAny>) -> bool {
 impl Drop for Call {
     fn drop(&mut self) {
         // The task was destroyed before it came to an answer, as when its event loop has gone.
-        self.answer(Err(CallError::Lost));
+        if !self.is_answered.load(Ordering::Relaxed) {
+            self.answer(Err(CallError::Lost));
+        }
     }
 }

@@ -39,16 +39,13 @@ pub fn accepts(headers: &HeaderMap, encoding: &str) -> bool {
     quality_of(encoding).or_else(|| quality_of("*")).is_some_and(|quality| quality > 0.0)
 }
 
-/// Compresses a response that is worth it. `is_accepted` says whether the client takes gzip. An answer to HEAD gets the
+/// Compresses a response that [`is_worth_it`]. `is_accepted` says whether the client takes gzip. An answer to HEAD gets the
 /// fields that one to GET would have, without the work: its length is then not known.
 pub async fn compress<B>(mut response: Response<Outgoing<B>>, is_accepted: bool, is_head: bool) -> Response<Outgoing<B>>
 where
     B: http_body::Body<Data = Bytes> + From<Bytes> + Default + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    if !is_worth_it(&response) {
-        return response;
-    }
     let varies = response.headers().get_all(header::VARY).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("accept-encoding") || value.contains('*'))
     });
@@ -90,7 +87,8 @@ fn weaken_tag(headers: &mut HeaderMap) {
     }
 }
 
-fn is_worth_it<B: http_body::Body>(response: &Response<Outgoing<B>>) -> bool {
+/// Whether it has the size and the kind for it.
+pub fn is_worth_it<B: http_body::Body>(response: &Response<Outgoing<B>>) -> bool {
     let headers = response.headers();
     let Outgoing::Whole(body) = response.body() else {
         return false;

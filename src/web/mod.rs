@@ -110,14 +110,14 @@ fn routes(site: Arc<Site>) -> impl Filter<Extract = (Response,), Error = warp::R
 
 /// The head of a request beside warp's own request: its filters would copy it piece by piece.
 #[derive(Debug, Clone)]
-struct HeadAside(Arc<Mutex<Option<Head>>>);
+struct HeadAside(Arc<Mutex<Option<Box<Head>>>>);
 
 impl HeadAside {
-    fn new(head: Head) -> Self {
+    fn new(head: Box<Head>) -> Self {
         Self(Arc::new(Mutex::new(Some(head))))
     }
 
-    fn take(&self) -> Head {
+    fn take(&self) -> Box<Head> {
         let head = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         head.expect("a request is answered once")
     }

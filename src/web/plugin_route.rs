@@ -43,7 +43,6 @@ pub struct Head {
 
 /// Where a request goes.
 enum Target {
-    Control(ControlRoute),
     Plugin {
         plugin: Arc<Plugin>,
         subpath: Option<String>,
@@ -52,6 +51,12 @@ enum Target {
     Awaited {
         id: String,
     },
+    Own(OwnRoute),
+}
+
+/// What the server answers itself.
+enum OwnRoute {
+    Control(ControlRoute),
     Probe(Probe),
     OpenApi,
     Page(PageRoute),
@@ -61,23 +66,39 @@ enum Target {
     },
 }
 
-/// Answers one request, from the path to the reply.
+/// Answers one request, from the path to the reply. What is not a call of a plugin stands in boxes: hyper moves the whole
+/// future of a request to its place, and keeps room for it on every connection.
 pub async fn answer<B: Buf>(
     site: &Arc<Site>,
-    head: Head,
+    head: Box<Head>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let mut target = find_target(site, head.target.path())?;
+    if let Target::Awaited { id } = target {
+        if !Box::pin(site.plugins.has_come(&id)).await {
+            return Err(ApiError::NotThereYet { id });
+        }
+        target = find_target(site, head.target.path())?;
+    }
+    match target {
+        Target::Plugin { plugin, subpath } => answer_of_plugin(site, &plugin, subpath, head, body).await,
+        Target::Awaited { id } => Err(ApiError::NotThereYet { id }),
+        Target::Own(route) => Box::pin(own_answer(site, route, head, body)).await,
+    }
+}
+
+/// The server's answer where no plugin is asked.
+async fn own_answer<B: Buf>(
+    site: &Arc<Site>,
+    route: OwnRoute,
+    head: Box<Head>,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let config = site.config.get();
     let settings = &config.settings;
-    let target = match find_target(site, head.target.path())? {
-        Target::Awaited { id } if !site.plugins.has_come(&id).await => return Err(ApiError::NotThereYet { id }),
-        Target::Awaited { .. } => find_target(site, head.target.path())?,
-        found => found,
-    };
-    match target {
-        Target::Awaited { id } => Err(ApiError::NotThereYet { id }),
-        Target::Document { rest } => document(site, &head, rest.as_deref()).await,
-        Target::Page(route) => {
+    match route {
+        OwnRoute::Document { rest } => document(site, &head, rest.as_deref()).await,
+        OwnRoute::Page(route) => {
             if !matches!(head.method, Method::GET | Method::HEAD) {
                 let allow = "GET, HEAD".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
@@ -85,13 +106,13 @@ pub async fn answer<B: Buf>(
             if route.needs_key() {
                 page::check_reader(settings, &head.connection, &head.headers)?;
                 let no_body = ReceivedBody::Whole(Bytes::new());
-                let request = plugin_request(settings, head, None, no_body).await;
+                let request = plugin_request(settings, head, None, no_body, BodyFields::None);
                 check_global_key(settings, &request)?;
             }
             page::answer(site, route)
         }
-        Target::Probe(probe) => probes::answer(site, probe, &head.method).await,
-        Target::Control(route) => {
+        OwnRoute::Probe(probe) => probes::answer(site, probe, &head.method).await,
+        OwnRoute::Control(route) => {
             if let Some(reply) = check_method(&head.method, &[])? {
                 return Ok(reply);
             }
@@ -106,7 +127,7 @@ pub async fn answer<B: Buf>(
             let request = with_global_key(settings, head, body).await?;
             control_routes::answer(site, route, &request).await
         }
-        Target::OpenApi => {
+        OwnRoute::OpenApi => {
             if !matches!(head.method, Method::GET | Method::HEAD) {
                 let allow = "GET, HEAD".to_owned();
                 return Err(ApiError::MethodNotAllowed { method: head.method.to_string(), allow });
@@ -114,49 +135,74 @@ pub async fn answer<B: Buf>(
             let request = with_global_key(settings, head, body).await?;
             Ok(openapi::answer(site, &request))
         }
-        Target::Plugin { plugin, subpath } => {
-            let received = plugin.metrics().received();
-            let answer = async {
-                let instance = plugin.instance();
-                if let Some(reply) = check_method(&head.method, instance.methods())? {
-                    return Ok(reply);
-                }
-                let body = match head.has_body {
-                    false => ReceivedBody::Whole(Bytes::new()),
-                    true => {
-                        let mode = instance.body_mode();
-                        Box::pin(request_body::receive(&head.headers, body, &settings.limits, mode)).await?
-                    }
-                };
-                let request = plugin_request(settings, head, subpath, body).await;
-                let answer = match call_plugin(site, settings, &plugin, request).await {
-                    Err(ApiError::Call(CallError::UnreadableBody(reason))) if reason.contains(TOO_SLOW) => {
-                        Err(ApiError::BodyTooSlow)
-                    }
-                    answer => answer,
-                };
-                let server = &settings.server;
-                if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
-            };
-            // An error becomes its answer here: the code that the client sees is the one that counts.
-            let mut response = answer.await.unwrap_or_else(|error| error_reply(error, settings.server.debug));
-            received.answered(response.status().as_u16());
-            if site.access_log.load().is_some() {
-                response.extensions_mut().insert(ServedBy(plugin.id().to_owned()));
-            }
-            Ok(response)
-        }
     }
+}
+
+/// Lets a plugin answer, and counts it.
+async fn answer_of_plugin<B: Buf>(
+    site: &Arc<Site>,
+    plugin: &Arc<Plugin>,
+    subpath: Option<String>,
+    head: Box<Head>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let config = site.config.get();
+    let settings = &config.settings;
+    let received = plugin.metrics().received();
+    let answer = match check_method(&head.method, plugin.instance().methods()) {
+        Ok(None) => {
+            let request = if head.has_body {
+                Box::pin(request_with_body(settings, plugin, subpath, head, body)).await
+            } else {
+                let no_body = ReceivedBody::Whole(Bytes::new());
+                Ok(plugin_request(settings, head, subpath, no_body, BodyFields::None))
+            };
+            match request {
+                Ok(request) => {
+                    let answer = match call_plugin(site, settings, plugin, request).await {
+                        Err(ApiError::Call(CallError::UnreadableBody(reason))) if reason.contains(TOO_SLOW) => {
+                            Err(ApiError::BodyTooSlow)
+                        }
+                        answer => answer,
+                    };
+                    let server = &settings.server;
+                    if server.legacy_status { with_legacy_status(answer, server.debug) } else { answer }
+                }
+                Err(error) => Err(error),
+            }
+        }
+        Ok(Some(reply)) => Ok(reply),
+        Err(error) => Err(error),
+    };
+    // An error becomes its answer here: the code that the client sees is the one that counts.
+    let mut response = answer.unwrap_or_else(|error| error_reply(error, settings.server.debug));
+    received.answered(response.status().as_u16());
+    if site.access_log.load().is_some() {
+        response.extensions_mut().insert(ServedBy(plugin.id().to_owned()));
+    }
+    Ok(response)
+}
+
+/// Receives the body of a request to a plugin, as far as the plugin does not want to do that itself.
+async fn request_with_body<B: Buf>(
+    settings: &Settings,
+    plugin: &Plugin,
+    subpath: Option<String>,
+    head: Box<Head>,
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
+) -> Result<Box<PluginRequest>, ApiError> {
+    let body = request_body::receive(&head.headers, body, &settings.limits, plugin.instance().body_mode()).await?;
+    Ok(with_fields(settings, head, subpath, body).await)
 }
 
 /// Receives a request for the server itself. Errs when it does not hold the global key, where one is set.
 async fn with_global_key<B: Buf>(
     settings: &Settings,
-    head: Head,
+    head: Box<Head>,
     body: impl Stream<Item = Result<B, warp::Error>> + Send + 'static,
 ) -> Result<Box<PluginRequest>, ApiError> {
     let body = request_body::receive(&head.headers, body, &settings.limits, BodyMode::Read).await?;
-    let request = plugin_request(settings, head, None, body).await;
+    let request = with_fields(settings, head, None, body).await;
     check_global_key(settings, &request)?;
     Ok(request)
 }
@@ -210,7 +256,7 @@ fn with_legacy_status(answer: Result<Response, ApiError>, debug: bool) -> Result
 
 fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     if let Some(route) = ControlRoute::parse(raw_path) {
-        return Ok(Target::Control(route));
+        return Ok(Target::Own(OwnRoute::Control(route)));
     }
     let rest = raw_path.strip_prefix('/').unwrap_or(raw_path);
     let (one, many);
@@ -231,15 +277,15 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
             None => {}
         }
         if let Some(probe) = Probe::parse(raw_path) {
-            return Ok(Target::Probe(probe));
+            return Ok(Target::Own(OwnRoute::Probe(probe)));
         }
         if raw_path == openapi::PATH && site.config.get().settings.server.openapi {
-            return Ok(Target::OpenApi);
+            return Ok(Target::Own(OwnRoute::OpenApi));
         }
         if let Some(route) = PageRoute::parse(raw_path).filter(|_| site.config.get().settings.server.page) {
-            return Ok(Target::Page(route));
+            return Ok(Target::Own(OwnRoute::Page(route)));
         }
-        return find_document(site, segments).ok_or_else(|| not_found(site, raw_path));
+        return find_document(site, segments).map(Target::Own).ok_or_else(|| not_found(site, raw_path));
     };
     if site.dev.is_some()
         && let Some(state) = registry.file(plugin.path()).filter(|state| state.is_broken)
@@ -250,13 +296,13 @@ fn find_target(site: &Site, raw_path: &str) -> Result<Target, ApiError> {
     Ok(Target::Plugin { plugin: Arc::clone(plugin), subpath })
 }
 
-fn find_document(site: &Site, segments: &[&str]) -> Option<Target> {
+fn find_document(site: &Site, segments: &[&str]) -> Option<OwnRoute> {
     let config = site.config.get();
     let route = &config.settings.documents.as_ref()?.route;
     let used = route.split('/').count();
     let asked: Vec<_> = segments.get(..used)?.iter().map(|segment| decode_path(segment)).collect();
     let rest = (used < segments.len()).then(|| decode_path(&segments[used..].join("/")).into_owned());
-    (asked.join("/") == *route).then_some(Target::Document { rest })
+    (asked.join("/") == *route).then_some(OwnRoute::Document { rest })
 }
 
 async fn document(site: &Site, head: &Head, rest: Option<&str>) -> Result<Response, ApiError> {
@@ -326,20 +372,34 @@ fn check_method(method: &Method, own_methods: &[String]) -> Result<Option<Respon
     Err(ApiError::MethodNotAllowed { method: method.to_string(), allow })
 }
 
-async fn plugin_request(
+/// The request of a body whose fields are still to be read.
+async fn with_fields(
     settings: &Settings,
-    head: Head,
+    head: Box<Head>,
     subpath: Option<String>,
     body: ReceivedBody,
 ) -> Box<PluginRequest> {
-    let Head { method, target, mut headers, connection, request_id, .. } = head;
+    let form = match &body {
+        ReceivedBody::Whole(body) if !body.is_empty() => body_fields(&head.headers, body).await,
+        _ => BodyFields::None,
+    };
+    plugin_request(settings, head, subpath, body, form)
+}
+
+fn plugin_request(
+    settings: &Settings,
+    head: Box<Head>,
+    subpath: Option<String>,
+    body: ReceivedBody,
+    form: BodyFields,
+) -> Box<PluginRequest> {
+    let Head { method, target, mut headers, connection, request_id, .. } = *head;
     join_cookies(&mut headers);
     let client = client(&connection, &headers, &settings.server.trusted_proxies);
     let (body, streamed_body) = match body {
         ReceivedBody::Whole(body) => (body, None),
         ReceivedBody::Streamed(reader) => (Bytes::new(), Some(reader)),
     };
-    let form = if body.is_empty() { BodyFields::None } else { Box::pin(body_fields(&headers, &body)).await };
     Box::new(PluginRequest {
         method,
         target,

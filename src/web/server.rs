@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
@@ -22,7 +23,7 @@ use super::access_log::AccessLog;
 use super::activity::{Activity, InFlight};
 use super::body::{BoxError, FlowingBody, Handed, Outgoing, PIECE_BYTES, SetAside};
 use super::client::{Connection, client};
-use super::compression::{accepts, compress};
+use super::compression::{accepts, compress, is_worth_it};
 use super::cors::Verdict;
 use super::deadlines::Leaving;
 use super::listener::Listener;
@@ -86,14 +87,15 @@ impl Server {
     }
 }
 
-/// Answers one request, from its head to the head of the answer.
-pub async fn answer<S, B>(
+/// Answers one request, from its head to the head of the answer. All that can be done at once is done before there is a
+/// future: hyper moves that to its place, and keeps room for it on every connection.
+pub fn answer<S, B>(
     site: Arc<Site>,
     mut filter: S,
     mut request: Request<Incoming>,
     connection: Connection,
     mut in_flight: InFlight,
-) -> Result<Response<Handed<B>>, Infallible>
+) -> impl Future<Output = Result<Response<Handed<B>>, Infallible>> + use<S, B>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = Bytes> + From<Bytes> + Default + Unpin + Send + 'static,
@@ -107,7 +109,7 @@ where
     let logged = site
         .access_log
         .load_full()
-        .map(|log| LoggedRequest::new(log, &request, &connection, &config.settings, &request_id));
+        .map(|log| Box::new(LoggedRequest::new(log, &request, &connection, &config.settings, &request_id)));
     let shown = site.dev.clone().map(|lines| (lines, Begun::new(&request)));
     let watched = config.settings.server.page.then(|| page::Watched::begin(&request)).flatten();
     let is_head = request.method() == Method::HEAD;
@@ -115,64 +117,73 @@ where
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let verdict =
         config.settings.cors.as_ref().map(|settings| cors::judge(settings, request.method(), request.headers()));
-    let response = match (objection(&request), &verdict) {
+    let refused = match (objection(&request), &verdict) {
         (None, _) if expects_more(&request) => {
-            refuse(StatusCode::EXPECTATION_FAILED, "no such expectation is met here")
+            Some(refuse(StatusCode::EXPECTATION_FAILED, "no such expectation is met here"))
         }
-        (Some(reason), _) => refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}")),
-        (None, Some(Verdict::Refused)) => refuse(StatusCode::FORBIDDEN, "this origin is not allowed"),
-        (None, Some(Verdict::Preflight(_))) => cors::preflight(request.headers()),
-        _ => filter.call(head_aside(request, connection, request_id.clone())).await?,
+        (Some(reason), _) => Some(refuse(StatusCode::BAD_REQUEST, &format!("malformed request: {reason}"))),
+        (None, Some(Verdict::Refused)) => Some(refuse(StatusCode::FORBIDDEN, "this origin is not allowed")),
+        (None, Some(Verdict::Preflight(_))) => Some(cors::preflight(request.headers())),
+        _ => None,
     };
-    let response = problem::finish(response, &asker, &request_id);
-    site.metrics.answered(response.status().as_u16());
-    let mut response = with_own_body(response, upgrade, in_flight.activity());
-    if let Some(verdict) = &verdict {
-        cors::add_headers(&mut response, verdict);
-    }
-    if let Some(is_accepted) = compression {
-        response = compress(response, is_accepted, is_head).await;
-    }
-    if is_head {
-        leave_body_out(&mut response);
-    }
-    match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS => {}
-        // What is left of the body comes too late for anybody.
-        StatusCode::REQUEST_TIMEOUT if is_last(&response) => in_flight.activity().linger_at_end(),
-        _ if site.connections.is_retiring() => {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let answered = match refused {
+        Some(response) => Either::Left(std::future::ready(Ok(response))),
+        None => Either::Right(filter.call(head_aside(request, connection, request_id.clone()))),
+    };
+    async move {
+        let response = answered.await?;
+        let response = problem::finish(response, &asker, &request_id);
+        site.metrics.answered(response.status().as_u16());
+        let mut response = with_own_body(response, upgrade, in_flight.activity());
+        if let Some(verdict) = &verdict {
+            cors::add_headers(&mut response, verdict);
         }
-        _ => {}
+        if let Some(is_accepted) = compression
+            && is_worth_it(&response)
+        {
+            response = Box::pin(compress(response, is_accepted, is_head)).await;
+        }
+        if is_head {
+            leave_body_out(&mut response);
+        }
+        match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {}
+            // What is left of the body comes too late for anybody.
+            StatusCode::REQUEST_TIMEOUT if is_last(&response) => in_flight.activity().linger_at_end(),
+            _ if site.connections.is_retiring() => {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        if version == Version::HTTP_10 && must_close(&response) {
+            // hyper would add `keep-alive` to a reply of version 1.1, whatever it says itself.
+            *response.version_mut() = Version::HTTP_10;
+            response.headers_mut().remove(header::CONNECTION);
+        }
+        // A plugin that passes another's answer on may have one already.
+        response.headers_mut().entry(HEADER).or_insert_with(|| request_id.header_value());
+        response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
+        if let Some(logged) = logged
+            && response.extensions().get::<Unlogged>().is_none()
+        {
+            logged.log(&mut response);
+        }
+        if let Some((lines, begun)) = shown
+            && response.extensions().get::<Unlogged>().is_none()
+        {
+            begun.answered(lines, &mut response);
+        }
+        if let Some(watched) = watched
+            && response.extensions().get::<Unlogged>().is_none()
+        {
+            site.page.saw(watched, &response);
+        }
+        if comes_in_own_pieces(&response, version) {
+            in_flight.activity().own_pieces().set();
+        }
+        in_flight.answered();
+        Ok(response.map(|body| Handed::new(body, in_flight)))
     }
-    if version == Version::HTTP_10 && must_close(&response) {
-        // hyper would add `keep-alive` to a reply of version 1.1, whatever it says itself.
-        *response.version_mut() = Version::HTTP_10;
-        response.headers_mut().remove(header::CONNECTION);
-    }
-    // A plugin that passes another's answer on may have one already.
-    response.headers_mut().entry(HEADER).or_insert_with(|| request_id.header_value());
-    response.headers_mut().entry(header::SERVER).or_insert(HeaderValue::from_static(SERVER_NAME));
-    if let Some(logged) = logged
-        && response.extensions().get::<Unlogged>().is_none()
-    {
-        logged.log(&mut response);
-    }
-    if let Some((lines, begun)) = shown
-        && response.extensions().get::<Unlogged>().is_none()
-    {
-        begun.answered(lines, &mut response);
-    }
-    if let Some(watched) = watched
-        && response.extensions().get::<Unlogged>().is_none()
-    {
-        site.page.saw(watched, &response);
-    }
-    if comes_in_own_pieces(&response, version) {
-        in_flight.activity().own_pieces().set();
-    }
-    in_flight.answered();
-    Ok(response.map(|body| Handed::new(body, in_flight)))
 }
 
 /// What warp gets of a request: its body, with the head beside it.
@@ -182,7 +193,7 @@ fn head_aside(request: Request<Incoming>, connection: Connection, request_id: Re
     let target = parts.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/"));
     let head = Head { method: parts.method, target, headers: parts.headers, connection, request_id, has_body };
     let mut request = Request::new(body);
-    request.extensions_mut().insert(HeadAside::new(head));
+    request.extensions_mut().insert(HeadAside::new(Box::new(head)));
     request
 }
 
@@ -272,7 +283,7 @@ impl LoggedRequest {
     }
 
     /// Writes the line: now, or when a body that is still being written has come to its end.
-    fn log<B: http_body::Body>(mut self, response: &mut Response<Outgoing<B>>) {
+    fn log<B: http_body::Body>(mut self: Box<Self>, response: &mut Response<Outgoing<B>>) {
         let status = response.status().as_u16();
         self.plugin = response.extensions_mut().remove().map(|ServedBy(plugin)| plugin);
         let announced = response.headers().get(header::CONTENT_LENGTH);
