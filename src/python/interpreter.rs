@@ -328,7 +328,8 @@ impl Interpreter {
 impl Shared {
     /// Starts an async handler. On the loop's thread.
     pub(super) fn start_call(self: &Arc<Self>, py: Python<'_>, ticket: Arc<Ticket>) {
-        if ticket.outlet.is_given_up() {
+        // Who waits for a call that is dropped is told so.
+        if ticket.outlet.is_given_up() || ticket.instance.has_ended() {
             return;
         }
         ticket.begin_flight(self.flight.as_ref());
