@@ -14,7 +14,7 @@ PYTHONS ?=
 BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check docs fuzz bench test-pythons deb test-deb soak screenshots install uninstall clean
+.PHONY: help run build test check docs fuzz asan bench test-pythons deb test-deb soak screenshots install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +44,9 @@ docs: ## write the table of all keys in docs/configuration.md anew
 
 fuzz: ## feed the readers of INI files, fields and heads odd input for FUZZ_SECONDS (installs cargo-fuzz)
 	@python=$$(.ci/prepare fuzz | tail -n 1) && export PYO3_PYTHON="$$python" && tests/fuzz/run $(FUZZ_SECONDS)
+
+asan: ## run the tests nearest to unsafe code under AddressSanitizer, which takes minutes (needs a nightly compiler)
+	@python=$$(.ci/prepare test | tail -n 1) && export PYO3_PYTHON="$$python" && tests/asan/run
 
 bench: build ## measure the speed against other programs (installs them; BENCH_OPTIONS=--quick: in two minutes)
 	@.ci/prepare bench >/dev/null && .venv/bin/python tests/bench/bench.py $(BENCH_OPTIONS)

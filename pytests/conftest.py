@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("PSERVE_BINARY", ROOT / "target" / "debug" / "pserve"))
 PATIENCE = 60.0
+
+
+def eventually(is_so: Callable[[], Any]) -> None:
+    """Waits until it is so, with a limit."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline, "it does not come to be"
+        time.sleep(0.01)
 
 
 class Reply:

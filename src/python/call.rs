@@ -12,7 +12,7 @@ use super::blocking_pool::PoolJob;
 use super::error::PythonError;
 use super::interpreter::Shared;
 use super::ticket::Ticket;
-use super::{native, reply};
+use super::{context, native, reply};
 use crate::exchange::{CallError, CallResult, PluginReply, Raised};
 use crate::logging::{Record, Severity};
 use crate::pipe::PipeReader;
@@ -143,13 +143,15 @@ impl Call {
         self.answer(Err(CallError::Refused));
     }
 
-    /// A call on a thread has left a coroutine for the event loop.
-    pub(super) fn carry_on(slf: &Bound<'_, Self>, coroutine: Py<PyAny>) {
+    /// A call on a thread has left a coroutine for the event loop, where it goes on in the context that it is in now.
+    pub(super) fn carry_on(slf: &Bound<'_, Self>, coroutine: Py<PyAny>) -> PyResult<()> {
         native::leave_if_forked();
+        let own_context = context::copy_current(slf.py())?.unbind();
         let call = slf.clone().unbind();
         let shared = Arc::clone(&slf.get().shared);
         let on_loop = Arc::clone(&shared);
-        shared.queue.push(move |py| on_loop.carry_on(py, &call, &coroutine));
+        shared.queue.push(move |py| on_loop.carry_on(py, &call, &coroutine, own_context.bind(py)));
+        Ok(())
     }
 
     /// The async `_check_auth` of a plain handler said yes: the handler runs on a thread, in its turn.

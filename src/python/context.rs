@@ -16,6 +16,12 @@ pub(super) fn copy<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAn
     unsafe { Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr())) }
 }
 
+/// A copy of the context that this thread is in.
+pub(super) fn copy_current(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: we are attached; the function gives a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
+}
+
 /// Runs Rust code, and the Python code that it calls, inside a context.
 pub(super) fn run_in<T>(context: &Bound<'_, PyAny>, work: impl FnOnce() -> T) -> PyResult<T> {
     // SAFETY: we are attached; the function checks the argument's type and sets an exception when it fails.

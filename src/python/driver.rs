@@ -33,7 +33,16 @@ struct Starting {
     data: Py<PyDict>,
     context: Py<PyAny>,
     /// Once the handler has asked for it.
-    task: Option<(Py<Driver>, Py<PyAny>)>,
+    task: Option<OwnTask>,
+}
+
+/// The asyncio task of a call in its first step.
+struct OwnTask {
+    driver: Py<Driver>,
+    task: Py<PyAny>,
+    /// Whether asyncio takes it for the one that runs. It does not where the handler has another task in the middle of a
+    /// step, as an eager one.
+    has_entered: bool,
 }
 
 /// A coroutine on its way.
@@ -83,22 +92,27 @@ pub(super) fn start(
         context::begin_in(&own_context, request_id, || first_turn(call, data))
     }));
     let task = STARTING.replace(before).and_then(|starting| starting.task);
-    let turn = turn.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    if let Some((_, task)) = &task {
-        shared.leave_task(py, task)?;
+    if let Some(task) = &task
+        && task.has_entered
+        && let Err(error) = shared.leave_task(py, &task.task)
+    {
+        error.write_unraisable(py, Some(call));
     }
-    match (turn?, task) {
-        (Turn::Ended, None) => {}
-        (Turn::Ended, Some((driver, _))) => driver.get().put(State::Ended),
-        (Turn::Waits(running, future), task) => {
-            let (driver, task) = match task {
-                Some((driver, task)) => (driver, task),
-                None => make_task(py, shared, call, data, &own_context)?,
-            };
-            driver.get().put(State::Held(running, future));
-            shared.remember_task(call.get().ticket(), task);
+    let (running, future) = match turn {
+        Ok(Ok(Turn::Waits(running, future))) => (running, future),
+        ended => {
+            if let Some(OwnTask { driver, .. }) = &task {
+                driver.get().put(State::Ended);
+            }
+            return ended.map_or_else(|panic| std::panic::resume_unwind(panic), |turn| turn.map(drop));
         }
-    }
+    };
+    let (driver, task) = match task {
+        Some(OwnTask { driver, task, .. }) => (driver, task),
+        None => make_task(py, shared, call, data, &own_context)?,
+    };
+    driver.get().put(State::Held(running, Held::new(future.into_bound(py))));
+    shared.remember_task(call.get().ticket(), task);
     Ok(())
 }
 
@@ -106,7 +120,7 @@ pub(super) fn start(
 pub(super) fn own_task(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
     let known = STARTING.with_borrow(|starting| {
         starting.as_ref().map(|one| {
-            let task = one.task.as_ref().map(|(_, task)| task.clone_ref(py));
+            let task = one.task.as_ref().map(|own| own.task.clone_ref(py));
             let (call, data) = (one.call.clone_ref(py), one.data.clone_ref(py));
             (Arc::clone(&one.shared), call, data, one.context.clone_ref(py), task)
         })
@@ -118,10 +132,10 @@ pub(super) fn own_task(py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         return Ok(task);
     }
     let (driver, task) = make_task(py, &shared, call.bind(py), data.bind(py), context.bind(py))?;
-    shared.enter_task(py, &task)?;
+    let has_entered = shared.enter_task(py, &task).is_ok();
     STARTING.with_borrow_mut(|starting| {
         if let Some(starting) = starting {
-            starting.task = Some((driver, task.clone_ref(py)));
+            starting.task = Some(OwnTask { driver, task: task.clone_ref(py), has_entered });
         }
     });
     Ok(Some(task))
@@ -214,11 +228,40 @@ pub(super) struct Driver {
     state: Mutex<State>,
 }
 
+/// What a first step waits for, until its task takes it.
+struct Held {
+    future: Py<PyAny>,
+    /// Whether it came by `await`, which puts a mark on a future. A task takes it off at once: the next `await`, of another
+    /// call that waits for the same future, raises where it finds it.
+    is_marked: bool,
+}
+
+impl Held {
+    fn new(future: Bound<'_, PyAny>) -> Self {
+        // An object that fails here is for the task to find.
+        let found = future.getattr_opt(mark(future.py())).ok().flatten();
+        let is_marked = found.is_some_and(|found| found.is_truthy().unwrap_or(false))
+            && future.setattr(mark(future.py()), false).is_ok();
+        Self { future: future.unbind(), is_marked }
+    }
+
+    fn hand_over(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if self.is_marked {
+            self.future.setattr(py, mark(py), true)?;
+        }
+        Ok(self.future)
+    }
+}
+
+fn mark(py: Python<'_>) -> &Bound<'_, PyString> {
+    intern!(py, "_asyncio_future_blocking")
+}
+
 enum State {
     /// The first step is under way.
     Starting,
     /// What the first step waits for has not reached the task yet.
-    Held(Running, Py<PyAny>),
+    Held(Running, Held),
     Waiting(Running),
     /// In the middle of a step.
     Stepping(Py<PyAny>),
@@ -252,18 +295,18 @@ impl Driver {
             (State::Starting, _) => {
                 return Ok(Some(py.None()));
             }
-            (State::Held(running, future), None) if !future.is_none(py) => {
+            (State::Held(running, held), None) if !held.future.is_none(py) => {
                 self.put(State::Waiting(running));
-                return Ok(Some(future));
+                return held.hand_over(py).map(Some);
             }
             // A task that is cancelled while it waits cancels what it waits for, and goes on waiting for that.
-            (State::Held(running, future), Some(error)) if is_cancellation(error.value(py)) => {
-                let cancel = future.bind(py).getattr_opt(intern!(py, "cancel"));
+            (State::Held(running, held), Some(error)) if is_cancellation(error.value(py)) => {
+                let cancel = held.future.bind(py).getattr_opt(intern!(py, "cancel"));
                 if let Ok(Some(cancel)) = cancel
                     && cancel.call0().is_ok_and(|is_cancelled| is_cancelled.is_truthy().unwrap_or(false))
                 {
                     self.put(State::Waiting(running));
-                    return Ok(Some(future));
+                    return held.hand_over(py).map(Some);
                 }
                 running
             }
@@ -353,9 +396,9 @@ impl Driver {
         }
         if let Ok(state) = self.state.try_lock() {
             match &*state {
-                State::Held(running, future) => {
+                State::Held(running, held) => {
                     visit.call(&running.coroutine)?;
-                    visit.call(future)?;
+                    visit.call(&held.future)?;
                 }
                 State::Waiting(running) => visit.call(&running.coroutine)?,
                 State::Stepping(coroutine) => visit.call(coroutine)?,

@@ -1,4 +1,4 @@
-//! The interpreter's main thread with its asyncio loop: a queue into it, with one wake-up for a batch.
+//! The interpreter's main thread with its asyncio loop: a queue into it, where plugins take turns, with one wake-up for a batch.
 //!
 //! Any thread pushes; only the loop's thread takes out. Waking the loop for every request would cost more than the
 //! request itself, so a push writes to the eventfd only when nobody has since the loop last looked.
@@ -8,13 +8,14 @@ use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::instance::PluginInstance;
 use super::interpreter::Shared;
-use super::ticket::Ticket;
+use super::ticket::{Ticket, lock};
 
 /// How many jobs are started before the loop gets its turn again: plugins that never suspend stay fair.
 const BATCH: usize = 64;
@@ -22,11 +23,13 @@ const BATCH: usize = 64;
 /// How many waiting jobs wake the loop at once.
 const MANY: usize = 32;
 
+type Work = Box<dyn FnOnce(Python<'_>) + Send>;
+
 /// Something for the loop's thread to do.
 enum Job {
     /// An async call that begins.
     Call(Arc<Shared>, Arc<Ticket>),
-    Other(Box<dyn FnOnce(Python<'_>) + Send>),
+    Other(Work),
 }
 
 impl Job {
@@ -38,9 +41,67 @@ impl Job {
     }
 }
 
+/// The calls of one plugin that wait for their start, in the order in which they came.
+#[derive(Default)]
+pub(super) struct LoopLane(Mutex<VecDeque<(Arc<Shared>, Arc<Ticket>)>>);
+
+/// What waits for the loop's thread. Plugins take turns: the burst of one does not keep another's call waiting until all of
+/// it has begun.
+#[derive(Default)]
+struct Jobs {
+    /// Those with waiting calls.
+    plugins: VecDeque<Arc<PluginInstance>>,
+    calls: usize,
+    others: VecDeque<Work>,
+    is_calls_turn: bool,
+}
+
+impl Jobs {
+    fn push_call(&mut self, shared: &Arc<Shared>, ticket: Arc<Ticket>) {
+        let instance = Arc::clone(&ticket.instance);
+        let mut lane = lock(&instance.loop_lane.0);
+        lane.push_back((Arc::clone(shared), ticket));
+        let is_first = lane.len() == 1;
+        drop(lane);
+        self.calls += 1;
+        if is_first {
+            self.plugins.push_back(instance);
+        }
+    }
+
+    fn take_call(&mut self) -> Option<Job> {
+        let instance = self.plugins.pop_front()?;
+        let mut lane = lock(&instance.loop_lane.0);
+        let call = lane.pop_front();
+        let has_more = !lane.is_empty();
+        drop(lane);
+        if has_more {
+            self.plugins.push_back(instance);
+        }
+        let (shared, ticket) = call?;
+        self.calls -= 1;
+        Some(Job::Call(shared, ticket))
+    }
+
+    /// The next one: a call and something else by turns.
+    fn take(&mut self) -> Option<Job> {
+        self.is_calls_turn = !self.is_calls_turn;
+        if self.is_calls_turn
+            && let Some(call) = self.take_call()
+        {
+            return Some(call);
+        }
+        self.others.pop_front().map(Job::Other).or_else(|| self.take_call())
+    }
+
+    fn len(&self) -> usize {
+        self.calls + self.others.len()
+    }
+}
+
 /// Work for the loop's thread.
 pub(super) struct LoopQueue {
-    jobs: Mutex<VecDeque<Job>>,
+    jobs: Mutex<Jobs>,
     is_signalled: AtomicBool,
     wake: OwnedFd,
 }
@@ -59,7 +120,7 @@ impl LoopQueue {
 
     /// Hands a job to the loop's thread. Never waits for Python.
     pub(super) fn push(&self, job: impl FnOnce(Python<'_>) + Send + 'static) {
-        self.lock().push_back(Job::Other(Box::new(job)));
+        self.lock().others.push_back(Box::new(job));
         self.signal_once();
     }
 
@@ -69,7 +130,7 @@ impl LoopQueue {
     pub(super) fn push_call(self: &Arc<Self>, shared: &Arc<Shared>, ticket: Arc<Ticket>) {
         let waiting = {
             let mut jobs = self.lock();
-            jobs.push_back(Job::Call(Arc::clone(shared), ticket));
+            jobs.push_call(shared, ticket);
             jobs.len()
         };
         if waiting >= MANY {
@@ -85,11 +146,11 @@ impl LoopQueue {
 
     /// The calls that wait for their start.
     pub(super) fn waiting_calls(&self) -> Vec<Arc<Ticket>> {
-        let ticket_of = |job: &Job| match job {
-            Job::Call(_, ticket) => Some(Arc::clone(ticket)),
-            Job::Other(_) => None,
+        let jobs = self.lock();
+        let tickets_of = |instance: &Arc<PluginInstance>| -> Vec<_> {
+            lock(&instance.loop_lane.0).iter().map(|(_, ticket)| Arc::clone(ticket)).collect()
         };
-        self.lock().iter().filter_map(ticket_of).collect()
+        jobs.plugins.iter().flat_map(tickets_of).collect()
     }
 
     /// The descriptor that the loop watches.
@@ -118,15 +179,15 @@ impl LoopQueue {
 
     /// The next job, one at a time: what waits behind a handler that hangs stays here, where it can be given up.
     fn take(&self) -> Option<Job> {
-        self.lock().pop_front()
+        self.lock().take()
     }
 
     fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().len() == 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Job>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        lock(&self.jobs)
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn run_plain<'py>(
             }
         })?;
     if let Some(later) = later? {
-        Call::carry_on(call, later.unbind());
+        context::run_in(&own_context, || Call::carry_on(call, later.unbind()))??;
     }
     Ok(())
 }

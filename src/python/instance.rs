@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 use super::blocking_pool::Lane;
 use super::error::PythonError;
+use super::event_loop::LoopLane;
 use crate::config::settings::{BodyMode, PluginOptions};
 use crate::config::{KeyRule, Secret};
 
@@ -120,6 +121,7 @@ pub struct PluginInstance {
     pub(super) has_own_check: bool,
     log: Py<PyAny>,
     pub(super) lane: Lane,
+    pub(super) loop_lane: LoopLane,
     timeout: Option<Duration>,
     cancel_on_disconnect: bool,
     has_ended: AtomicBool,
@@ -232,6 +234,7 @@ impl PluginInstance {
             has_own_check: !slot.getattr("check")?.is_none(),
             log: slot.getattr("log")?.unbind(),
             lane: Lane::new(options.threads),
+            loop_lane: LoopLane::default(),
             timeout: options.timeout,
             cancel_on_disconnect: options.cancel_on_disconnect,
             has_ended: AtomicBool::new(false),

@@ -328,7 +328,8 @@ impl Interpreter {
 impl Shared {
     /// Starts an async handler. On the loop's thread.
     pub(super) fn start_call(self: &Arc<Self>, py: Python<'_>, ticket: Arc<Ticket>) {
-        if ticket.outlet.is_given_up() {
+        // Who waits for a call that is dropped is told so.
+        if ticket.outlet.is_given_up() || ticket.instance.has_ended() {
             return;
         }
         ticket.begin_flight(self.flight.as_ref());
@@ -395,7 +396,13 @@ impl Shared {
     }
 
     /// Runs a coroutine that a call on a thread has left for the event loop. On the loop's thread.
-    pub(super) fn carry_on(&self, py: Python<'_>, call: &Py<Call>, coroutine: &Py<PyAny>) {
+    pub(super) fn carry_on(
+        &self,
+        py: Python<'_>,
+        call: &Py<Call>,
+        coroutine: &Py<PyAny>,
+        own_context: &Bound<'_, PyAny>,
+    ) {
         let ticket = call.get().ticket();
         ticket.begin_flight(self.flight.as_ref());
         let make_task = || {
@@ -404,9 +411,7 @@ impl Shared {
             // It takes the context that it is made in.
             self.runtime.task_class.call(py, (coroutine,), Some(&options))
         };
-        let task = context::copy(ticket.instance.context.bind(py))
-            .and_then(|own_context| context::begin_in(&own_context, &ticket.request.request_id, make_task))
-            .flatten();
+        let task = context::run_in(own_context, make_task).flatten();
         match task {
             Ok(task) => self.remember_task(ticket, task),
             Err(error) => call.get().raised(py, &error),

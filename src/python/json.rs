@@ -6,7 +6,9 @@
 //! The usual types are read without a reference of our own to each object: that is what makes large answers fast. The
 //! rules that keep it sound: a container is held for as long as it is read; what it contains is only touched between two
 //! looks into it, before any Python code can run; Python code runs for unusual types only, and what it may have changed is
-//! looked at afresh afterwards. `pytests/test_json.py` compares with `json.dumps`, under Python's debug allocators too.
+//! looked at afresh afterwards. The first look for a name may let another thread run, an exception Python's collector:
+//! both count as Python code. `pytests/test_json.py` compares with `json.dumps`, `test_json_changes.py` changes what is
+//! being read, both under Python's debug allocators and under AddressSanitizer too (`make asan`).
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -103,8 +105,8 @@ impl Writer {
     /// Large integers, tuples, subclasses of the basic types by value; then enums.
     fn unusual(&mut self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         self.has_run_python = true;
-        if let Ok(tuple) = value.cast::<PyTuple>() {
-            return self.nested(value, |writer| writer.array(tuple.iter()));
+        if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+            return self.nested(value, |writer| writer.array(tuple.iter().map(Ok)));
         }
         if let Ok(text) = value.cast::<PyString>() {
             return self.string(text);
@@ -116,11 +118,13 @@ impl Writer {
             self.float(number.value());
             return Ok(());
         }
-        if let Ok(list) = value.cast::<PyList>() {
-            return self.nested(value, |writer| writer.array(list.iter()));
+        if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+            // A subclass may have its own way to give its items: it is asked, as `json.dumps` does.
+            let items = value.try_iter()?;
+            return self.nested(value, |writer| writer.array(items));
         }
         if value.cast::<PyDict>().is_ok() {
-            // A subclass may keep its own order or its own items: it is asked, as `json.dumps` does.
+            // And here for its members.
             let items = value.call_method0(intern!(py, "items"))?;
             return self.nested(value, |writer| writer.pairs(&items));
         }
@@ -130,26 +134,39 @@ impl Writer {
         Err(PyTypeError::new_err(format!("object of type {} is not JSON serializable", type_name(value))))
     }
 
-    /// Text that is compact ASCII is read where it lies.
+    /// Text of any kind. What is not plain is held, since more than reading happens to it.
     ///
     /// # Safety
     ///
     /// The object must be a live `str`.
     unsafe fn text(&mut self, py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<()> {
+        // SAFETY: as for this function.
+        unsafe {
+            if self.plain_str(object) {
+                return Ok(());
+            }
+            self.string(Bound::from_borrowed_ptr(py, object).cast::<PyString>()?)
+        }
+    }
+
+    /// Writes text that is compact ASCII and has nothing to escape, from where it lies; false, and nothing written, for any
+    /// other. Never runs Python code.
+    ///
+    /// # Safety
+    ///
+    /// The object must be a live `str`.
+    unsafe fn plain_str(&mut self, object: *mut ffi::PyObject) -> bool {
         #[cfg(not(Py_3_14))]
         // SAFETY: the characters of a compact ASCII string lie behind its head, one byte each, and do not change.
         unsafe {
             if ffi::PyUnicode_IS_COMPACT_ASCII(object) != 0 {
                 let length = usize::try_from(ffi::PyUnicode_GET_LENGTH(object)).unwrap_or_default();
-                let bytes = std::slice::from_raw_parts(ffi::PyUnicode_DATA(object).cast::<u8>(), length);
-                if self.plain_text(bytes) {
-                    return Ok(());
-                }
+                return self.plain_text(std::slice::from_raw_parts(ffi::PyUnicode_DATA(object).cast::<u8>(), length));
             }
         }
-        // SAFETY: the object is alive.
-        let text = unsafe { Bound::from_borrowed_ptr(py, object) };
-        self.string(text.cast::<PyString>()?)
+        #[cfg(Py_3_14)]
+        let _ = object;
+        false
     }
 
     /// Writes ASCII text that has nothing to escape; false, and nothing written, when it has. Eight bytes at a time, the
@@ -233,18 +250,18 @@ impl Writer {
         let (mut position, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: `dict` is a dict.
         let length = unsafe { ffi::PyDict_Size(dict.as_ptr()) };
-        let mut is_first = true;
+        let mut seen = 0;
         // SAFETY: the function gives references that the dict holds, and finds its place even in one that has changed.
         while unsafe { ffi::PyDict_Next(dict.as_ptr(), &raw mut position, &raw mut key, &raw mut value) } != 0 {
-            if !is_first {
+            if seen > 0 {
                 self.out.push(b',');
             }
-            is_first = false;
-            // SAFETY: the dict holds both, and nobody changes it as long as no Python code runs. That happens for keys that
-            // are no plain text only: a reference of our own keeps the value until then.
+            seen += 1;
+            // SAFETY: the dict holds both, and nobody changes it as long as no Python code runs. That may happen for keys
+            // that are no plain text (an exception for a lone surrogate is enough to start Python's collector of cycles):
+            // references of our own keep both until then.
             unsafe {
-                if ffi::Py_TYPE(key) == &raw mut ffi::PyUnicode_Type {
-                    self.text(py, key)?;
+                if ffi::Py_TYPE(key) == &raw mut ffi::PyUnicode_Type && self.plain_str(key) {
                     self.out.push(b':');
                     self.object(py, value)?;
                 } else {
@@ -254,7 +271,8 @@ impl Writer {
                     self.out.push(b':');
                     self.value(&value)?;
                 }
-                if self.has_run_python && ffi::PyDict_Size(dict.as_ptr()) != length {
+                // One that replaces its members as fast as they are read would have no end.
+                if self.has_run_python && (ffi::PyDict_Size(dict.as_ptr()) != length || seen > length) {
                     return Err(PyRuntimeError::new_err("dictionary changed size during iteration"));
                 }
             }
@@ -263,11 +281,11 @@ impl Writer {
         Ok(())
     }
 
-    fn array<'py>(&mut self, items: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<()> {
+    fn array<'py>(&mut self, items: impl Iterator<Item = PyResult<Bound<'py, PyAny>>>) -> PyResult<()> {
         self.out.push(b'[');
         for (index, item) in items.enumerate() {
             self.comma(index);
-            self.value(&item)?;
+            self.value(&item?)?;
         }
         self.out.push(b']');
         Ok(())
