@@ -87,4 +87,4 @@ uninstall: ## remove what `make install` has put there, with the same PREFIX and
 		$(addprefix $(DESTDIR)$(EXAMPLESDIR)/,pserve.ini logrotate.conf nginx.conf)
 
 clean: ## remove everything that was built
-	rm -rf target .venv .ruff_cache .pytest_cache
+	rm -rf target .venv .ruff_cache .pytest_cache .hypothesis

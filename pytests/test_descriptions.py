@@ -199,7 +199,7 @@ class OfItsOwn(BasePlugin):
     assert schemas(plugins["broken"]) == {"good": {"type": "integer"}, "bad": {}, "worse": {}, "odd": {}}
     assert schemas(plugins["nonsense"]) == {"fallback": {"type": "integer", "default": 1}}
     assert server.get("/ofitsown").text == "mine"
-    assert "the field 'bad' of `parameters` is not understood: `type` is 'no such type'" in server.log
-    assert "the field 'worse' of `parameters` is not understood: `minimum` is 'low'" in server.log
-    assert "nonsense: its class attribute `parameters` is not understood" in server.log
+    server.wait_for_log("the field 'bad' of `parameters` is not understood: `type` is 'no such type'")
+    server.wait_for_log("the field 'worse' of `parameters` is not understood: `minimum` is 'low'")
+    server.wait_for_log("nonsense: its class attribute `parameters` is not understood")
     assert "ofitsown: its" not in server.log

@@ -65,7 +65,7 @@ def test_without_the_packages_markdown_is_text(start: Start, docs: Path) -> None
     reply = server.get("/docs/index.md")
     assert reply.headers["Content-Type"] == "text/markdown; charset=utf-8"
     assert reply.text.startswith("# The *first* heading")
-    assert "pip install Markdown" in server.log
+    server.wait_for_log("pip install Markdown")
 
 
 @pytest.mark.parametrize("aiohttp", [True, False])

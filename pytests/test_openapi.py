@@ -113,6 +113,12 @@ def test_the_description_is_valid_and_tells_what_plugins_take(start):
     assert paths["/reload/{plugin}"]["get"]["tags"] == ["control"]
     assert "403" not in greet["get"]["responses"] and "403" in paths["/guarded"]["get"]["responses"]
     assert "504" not in greet["get"]["responses"]
+    # A head that cannot be read is no matter of the route.
+    assert all("400" in operation["responses"] for item in paths.values() for operation in operations(item))
+
+
+def operations(item: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for method, operation in item.items() if method != "parameters"]
 
 
 def test_each_plugin_names_the_key_that_it_asks_for(start):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -71,6 +72,27 @@ def test_every_crate_in_the_program_is_listed_with_its_licence() -> None:
     # Those of tests and build scripts are not in it.
     assert not re.search(r"^(tempfile|pyo3-build-config) ", listed, re.MULTILINE)
     assert "Permission is hereby granted, free of charge" in listed
+
+
+def test_the_fuzz_targets_are_built_with_the_versions_that_the_program_has() -> None:
+    def locked(file: Path) -> dict[tuple[str, str], set[str]]:
+        found = re.findall(
+            r'^name = "(.+)"\nversion = "(.+)"\n(?:source = .*\n)?(?:checksum = .*\n)?(?:dependencies = \[\n((?: .*\n)*)\])?',
+            file.read_text(),
+            re.MULTILINE,
+        )
+        return {(name, version): set(re.findall(r'"([^ "]+)', needed)) for name, version, needed in found}
+
+    program, targets = locked(ROOT / "Cargo.lock"), locked(ROOT / "tests" / "fuzz" / "Cargo.lock")
+    ours = {name for name, _ in program}
+    differ = {crate for crate in targets if crate[0] in ours and crate not in program}
+    assert not differ, "copy Cargo.lock to tests/fuzz/ and let `cargo metadata` there mend it"
+
+    command = ["cargo", "metadata", "--offline", "--no-deps", "--format-version", "1"]
+    about = json.loads(subprocess.run(command, check=True, capture_output=True, cwd=ROOT).stdout)
+    wanted = {need["name"] for need in about["packages"][0]["dependencies"] if need["kind"] != "dev"}
+    [has] = [needed for (name, _), needed in targets.items() if name == "pserve"]
+    assert wanted <= has, "tests/fuzz/Cargo.lock is older than Cargo.toml"
 
 
 def test_a_python_says_what_it_lacks(pythons: ModuleType, tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ class Threads(BasePlugin):
         from concurrent.futures import ThreadPoolExecutor
         def look():
             import ssl, asyncio.sslproto, asyncio.base_events
-            return asyncio.base_events.ssl is ssl and asyncio.sslproto.SSLAgainErrors[0] is ssl.SSLWantReadError
+            # Only 3.11 and newer keep classes of `ssl` under names of their own.
+            kept = getattr(asyncio.sslproto, "SSLAgainErrors", (ssl.SSLWantReadError,))
+            return asyncio.base_events.ssl is ssl and asyncio.sslproto.ssl is ssl and kept[0] is ssl.SSLWantReadError
         with ThreadPoolExecutor(8) as pool:
             return [future.result() for future in [pool.submit(look) for _ in range(8)]]
 """

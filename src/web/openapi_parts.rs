@@ -280,7 +280,8 @@ pub fn probes(is_there: impl Fn(Probe) -> bool) -> Map<String, Value> {
                 json!({"type": "object", "properties": {"status": {"enum": ["ok", "unavailable"]}}, "required": ["status"]})
             }
         };
-        let mut responses = json!({"200": answer("All is well.", content_type, &schema)});
+        let mut responses =
+            json!({"200": answer("All is well.", content_type, &schema), "400": reference("BadRequest")});
         if matches!(probe, Probe::Ready | Probe::Health) {
             responses["503"] = answer("Something is not as it should be.", content_type, &schema);
         }
@@ -299,7 +300,9 @@ pub fn probes(is_there: impl Fn(Probe) -> bool) -> Map<String, Value> {
 
 /// The description as a part of itself.
 pub fn itself(rule: &KeyRule) -> Value {
-    let mut responses = json!({"200": answer("This description.", "application/json", &json!({"type": "object"}))});
+    let schema = json!({"type": "object"});
+    let mut responses =
+        json!({"200": answer("This description.", "application/json", &schema), "400": reference("BadRequest")});
     if !matches!(rule, KeyRule::Open) {
         responses["403"] = reference("Forbidden");
     }
