@@ -37,7 +37,9 @@ class Reply:
 
 
 class Server:
-    def __init__(self, folder: Path, env: dict[str, str], arguments: list[str]) -> None:
+    def __init__(
+        self, folder: Path, env: dict[str, str], arguments: list[str], ready: str = r"serves (https?://|unix:)"
+    ) -> None:
         self.folder = folder
         self.environment = env
         environment = {**os.environ, **env}
@@ -55,8 +57,8 @@ class Server:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for_log(r"serves (https?://|unix:)")
-        found = re.findall(r"serves https?://(.*):(\d+)$", self.log, re.MULTILINE)
+        self.wait_for_log(ready)
+        found = re.findall(r"serves (?:\S+ at )?https?://([^\s\"]+):(\d+)\b", self.log)
         self.port = int(found[-1][1]) if found else 0
 
     def _read(self) -> None:
