@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("PSERVE_BINARY", ROOT / "target" / "debug" / "pserve"))
 PATIENCE = 60.0
 
+pytest.register_assert_rewrite("pages", "page_stories")
+
 
 class Reply:
     def __init__(self, response: http.client.HTTPResponse) -> None:
