@@ -23,7 +23,7 @@ def text_of(picture: str) -> str:
     for x, y, piece in re.findall(pieces, picture):
         before = lines.get(float(y), "").ljust(round(float(x) / CHARACTER_WIDTH))
         lines[float(y)] = before + html.unescape(piece).replace("\xa0", " ").strip("\n")
-    return "\n".join(lines[y] for y in sorted(lines))
+    return "\n".join(lines[y].rstrip() for y in sorted(lines))
 
 
 def luminance(colour: str) -> float:
