@@ -14,7 +14,7 @@ PYTHONS ?=
 BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check docs fuzz asan bench test-pythons deb test-deb soak screenshots install uninstall clean
+.PHONY: help run build test check docs fuzz asan bench test-pythons deb test-deb soak screenshots site install uninstall clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,8 +63,11 @@ test-deb: ## install the package into a fresh Debian 12 and use it there (as roo
 soak: build ## ten minutes of load with reloads and crashes, then counts that must be zero (SOAK_SECONDS=60: one minute)
 	@.ci/prepare test >/dev/null && .venv/bin/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(SOAK_OPTIONS)
 
-screenshots: build ## take the pictures of the live page for docs/images, which takes some minutes
-	@.ci/prepare test >/dev/null && .venv/bin/python tests/screenshots/page.py
+screenshots: build ## take the pictures of the live page and of a terminal for docs/images, which takes some minutes
+	@.ci/prepare test >/dev/null && .venv/bin/python tests/screenshots/terminal.py && .venv/bin/python tests/screenshots/page.py
+
+site: ## build the documentation as a site into target/site; a link that leads nowhere is an error
+	@.ci/prepare test >/dev/null && .venv/bin/python docs/site/build.py target/site && echo "target/site/index.html"
 
 # A binary that is there already is installed as it is; without one it is built.
 install: $(if $(BINARY),,build) ## install into PREFIX, below DESTDIR: binary, man page, completions, units, sample INI (BINARY=FILE builds nothing)

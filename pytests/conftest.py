@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("PSERVE_BINARY", ROOT / "target" / "debug" / "pserve"))
 PATIENCE = 60.0
 
+pytest.register_assert_rewrite("pages", "page_stories")
+
 
 def eventually(is_so: Callable[[], Any]) -> None:
     """Waits until it is so, with a limit."""
@@ -46,7 +48,9 @@ class Reply:
 
 
 class Server:
-    def __init__(self, folder: Path, env: dict[str, str], arguments: list[str]) -> None:
+    def __init__(
+        self, folder: Path, env: dict[str, str], arguments: list[str], ready: str = r"serves (https?://|unix:)"
+    ) -> None:
         self.folder = folder
         self.environment = env
         environment = {**os.environ, **env}
@@ -64,8 +68,8 @@ class Server:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for_log(r"serves (https?://|unix:)")
-        found = re.findall(r"serves https?://(.*):(\d+)$", self.log, re.MULTILINE)
+        self.wait_for_log(ready)
+        found = re.findall(r"serves (?:\S+ at )?https?://([^\s\"]+):(\d+)\b", self.log)
         self.port = int(found[-1][1]) if found else 0
 
     def _read(self) -> None:
