@@ -53,6 +53,8 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     # The file with the body, if any.
     body: Path | None = None
+    # Before each request; 0: as fast as the answers come.
+    pause_ms: int = 0
 
 
 def command(address: str, request: Request, seconds: int) -> list[str]:
@@ -68,7 +70,7 @@ def command(address: str, request: Request, seconds: int) -> list[str]:
     for name, value in request.headers:
         options += ["-H", f"{name}: {value}"]
     body = [str(request.body)] if request.body else []
-    return ["wrk", *options, address + request.path, "--", request.method, *body]
+    return ["wrk", *options, address + request.path, "--", request.method, str(request.pause_ms), *body]
 
 
 def run(running: Running, request: Request, seconds: int, cpus: str, rest: bool = True) -> Run:

@@ -115,7 +115,7 @@ class Measurement:
     def _request(self, work: Workload, entry: Entry) -> Request:
         body = self.fleet.folder.body if work.method == "POST" else None
         threads = len(self.fleet.cores.of(entry.setup)[1].split(","))
-        return Request(entry.path, work.connections, threads, work.method, work.headers, body)
+        return Request(entry.path, work.connections, threads, work.method, work.headers, body, work.pause_ms)
 
     def _run(self, work: Workload, entry: Entry) -> load.Run:
         running = self.fleet.get(entry.program, entry.setup, entry.path)

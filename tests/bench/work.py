@@ -47,6 +47,8 @@ class Workload:
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
     connections: int = CONNECTIONS
+    # Before each request, as somebody asks who looks after the server.
+    pause_ms: int = 0
     # Bound by waiting, not by the processor: then the speed of the machine is left out of the ratios.
     waits: bool = False
     # Many connections take a while to be made.
@@ -66,6 +68,7 @@ PLAIN_FAILS = "plain handlers fail: TypeError in every answer"
 ASYNC_ONLY = "an async interface; plain functions are the application's own business"
 
 
+NO_PROBE = {name: "has no such route" for name in ALL[1:]}
 COUNTS = (1, 100, 1000)
 
 
@@ -254,13 +257,24 @@ WORKLOADS = [
     ),
     Workload(
         "healthz",
-        "/healthz while a plain handler computes",
+        "/healthz while a plain handler computes, 250 times a second at most",
+        (Entry("pserve", "/healthz", beside="/spin"),),
+        "",
+        connections=1,
+        pause_ms=4,
+        waits=True,
+        quick=True,
+        cannot=NO_PROBE,
+    ),
+    Workload(
+        "healthz_full",
+        "/healthz while a plain handler computes, without a pause",
         (Entry("pserve", "/healthz", beside="/spin"),),
         "",
         connections=1,
         waits=True,
         quick=True,
-        cannot={name: "has no such route" for name in ALL[1:]},
+        cannot=NO_PROBE,
     ),
 ]
 BY_NAME = {work.name: work for work in WORKLOADS}

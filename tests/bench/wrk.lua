@@ -1,12 +1,18 @@
 -- For wrk: sends one kind of request, and prints what it found as one line of JSON.
--- wrk ... -s wrk.lua URL -- [METHOD [FILE OF THE BODY]]
+-- wrk ... -s wrk.lua URL -- [METHOD [PAUSE [FILE OF THE BODY]]]; PAUSE: milliseconds before each request.
 
 function init(arguments)
   if arguments[1] then
     wrk.method = arguments[1]
   end
-  if arguments[2] then
-    local file = assert(io.open(arguments[2], "rb"))
+  local pause = tonumber(arguments[2]) or 0
+  if pause > 0 then
+    delay = function()
+      return pause
+    end
+  end
+  if arguments[3] then
+    local file = assert(io.open(arguments[3], "rb"))
     wrk.body = file:read("*a")
     file:close()
   end
