@@ -242,6 +242,19 @@ impl BlockingPool {
         is_needed
     }
 
+    /// What a thread does next that has ended a call: the plugin's next call, or the one that has waited longest if there is
+    /// any. As many are left as were before, so that no other thread has to be woken.
+    fn exchange(&self, next: PoolJob) -> PoolJob {
+        let mut state = lock(&self.state);
+        match state.ready.pop_front() {
+            Some(first) => {
+                state.ready.push_back(next);
+                first
+            }
+            None => next,
+        }
+    }
+
     fn next(&self) -> PoolJob {
         let mut state = lock(&self.state);
         loop {
@@ -274,8 +287,10 @@ impl HandlerThread {
         let Ok(ident) = thread_ident(py) else {
             return shared.pool.give_up_thread("it has no number");
         };
+        let mut own_next = None;
         loop {
-            let job = py.detach(|| shared.pool.next());
+            // Detached in any case: other threads want the interpreter too.
+            let job = py.detach(|| own_next.take().map_or_else(|| shared.pool.next(), |job| shared.pool.exchange(job)));
             let ticket = Arc::clone(job.ticket());
             let mut keeps_place = true;
             if ticket.enter_thread(ident) {
@@ -290,8 +305,8 @@ impl HandlerThread {
                 if !shared.pool.find_thread() {
                     return;
                 }
-            } else if let Some(next) = ticket.instance.lane.leave() {
-                shared.pool.make_ready(&shared, next, false);
+            } else {
+                own_next = ticket.instance.lane.leave();
             }
         }
     }
