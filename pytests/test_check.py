@@ -87,8 +87,8 @@ def test_files_that_fail_cost_only_themselves(installation: Installation) -> Non
     status, report = installation.check()
     assert status == 1
     files = {Path(file["file"]).stem: file for file in report["files"]}
-    assert files["a_crash"]["error"]["message"] == "ends its process (SIGSEGV)"
-    assert files["b_exit"]["error"]["message"] == "ends its process (exit status 3)"
+    assert files["a_crash"]["error"]["message"] == "its process ended by SIGSEGV"
+    assert files["b_exit"]["error"]["message"] == "its process ended with status 3"
     assert (files["c_syntax"]["error"]["type"], files["c_syntax"]["error"]["line"]) == ("SyntaxError", 2)
     assert (files["d_raises"]["error"]["message"], files["d_raises"]["error"]["line"]) == ("no", 2)
     assert "load_timeout" in files["e_hangs"]["error"]["message"]
@@ -96,6 +96,70 @@ def test_files_that_fail_cost_only_themselves(installation: Installation) -> Non
     assert len(files["good"]["plugins"]) == 2
     assert "/good is served by" in files["z_twin"]["error"]["message"]
     assert "/plugins is a control route" in files["z_twin"]["error"]["message"]
+
+
+DYING = """
+import ctypes, os, signal, sys, threading, time
+from plugincore.baseplugin import BasePlugin
+
+
+def die(how):
+    if how == "sent":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "abort":
+        os.abort()
+    if how == "exit":
+        os._exit(0)
+    if how == "cexit":
+        ctypes.CDLL(None).exit(0)
+    if how == "sysexit":
+        sys.exit(0)
+
+
+class Dying(BasePlugin):
+    def PLACE:
+        die("HOW")
+
+    async def request_handler(self, **data):
+        return {}
+"""
+
+
+def dying(place: str, how: str) -> str:
+    return DYING.replace("def PLACE", place).replace("HOW", how)
+
+
+def test_every_death_has_a_file_and_an_ending(installation: Installation) -> None:
+    init, begin, end = (
+        "def __init__(self, **data)",
+        "async def initialize(self, **data)",
+        "async def terminate_plugin(self)",
+    )
+    forms = [
+        ("sent", "by SIGSEGV"),
+        ("abort", "by SIGABRT"),
+        ("exit", "with status 0"),
+        ("cexit", "with status 0"),
+    ]
+    places = {"init": init, "begin": begin, "end": end}
+    sources = {
+        f"{place}_{how}": dying(code, how) for place, code in places.items() if place != "end" for how, _ in forms
+    }
+    # A child process dies once at its end.
+    sources |= {"sysexit": dying(init, "sysexit"), "last": dying(end, "exit").replace("Dying", "Last"), "good": GOOD}
+    installation.write("[network]\nport=0\n", **sources)
+    status, report = installation.check()
+    assert status == 1
+    errors = {Path(file["file"]).stem: file["error"] and file["error"]["message"] for file in report["files"]}
+    for how, ending in forms:
+        for place in ("init", "begin"):
+            assert errors[f"{place}_{how}"] == f"its process ended {ending}", (place, how)
+    assert errors["sysexit"] == "0" and errors["good"] is None
+    assert errors["last"] == "its process ended with status 0 when its plugins were terminated"
+    listed = installation.run("plugins", "--files")
+    assert listed.returncode == 0 and listed.stderr == ""
+    assert "init_sent.py: Crash: its process ended by SIGSEGV" in listed.stdout
+    assert "last.py loads, with an error" in listed.stdout and "/good " in listed.stdout
 
 
 def test_processes_of_plugins_hold_nothing_up(installation: Installation) -> None:
@@ -110,7 +174,7 @@ def test_processes_of_plugins_hold_nothing_up(installation: Installation) -> Non
     errors = [file["error"] and file["error"]["message"] for file in report["files"]]
     assert errors[0] is None and errors[2] is None
     # Whichever comes first: the server's own code notices that its files are gone, or does not.
-    assert errors[1] in ("closes the files of its process", "ends its process (SIGABRT)")
+    assert errors[1] in ("closes the files of its process", "its process ended by SIGABRT")
     # Ended with the group of the child that started it.
     assert subprocess.run(["pgrep", "-f", "^sleep 300$"], capture_output=True).stdout == b""
 

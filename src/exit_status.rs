@@ -1,6 +1,8 @@
 //! The exit statuses of the program, by name, and the way out.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 /// A stop that a signal asked for, or an answer such as `--version`.
 pub const CLEAN: i32 = 0;
@@ -22,4 +24,20 @@ pub fn leave(status: i32) -> ! {
 /// One line on standard error; nobody reading it is no reason to panic.
 pub fn complain(problem: &str) {
     let _ = writeln!(std::io::stderr(), "pserve: {problem}");
+}
+
+/// How a process ended, in words.
+pub fn in_words(status: &io::Result<ExitStatus>) -> String {
+    let status = match status {
+        Ok(status) => status,
+        Err(problem) => return format!("for no known reason ({problem})"),
+    };
+    match (status.code(), status.signal()) {
+        (_, Some(signal)) => {
+            let name = signal_hook::low_level::signal_name(signal);
+            format!("by {}", name.map_or_else(|| format!("signal {signal}"), str::to_owned))
+        }
+        (Some(code), _) => format!("with status {code}"),
+        _ => "for no known reason".to_owned(),
+    }
 }

@@ -288,6 +288,13 @@ pub struct Note {
     pub words: String,
 }
 
+impl fmt::Display for Note {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nobody knows whose thread it was when no name stands there.
+        write!(formatter, "{}{}{}", self.plugin, if self.plugin.is_empty() { "" } else { " " }, self.words)
+    }
+}
+
 impl fmt::Display for Running {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = Duration::from_secs_f64(self.seconds.max(0.0)).as_secs_f64();

@@ -42,10 +42,7 @@ fn run(cli: &Cli) -> i32 {
             let outcome = check::run(arguments, cli.ini_path());
             status_of(answer(&outcome.text), outcome.status)
         }
-        Some(Command::Call(arguments)) => {
-            let config = choice::configuration(cli, arguments.folder.as_deref());
-            ending_with(config, |config| call::run(cli, arguments, config))
-        }
+        Some(Command::Call(arguments)) => call::run(cli, arguments),
         Some(Command::Plugins(arguments)) => {
             let config = choice::configuration(cli, arguments.folder.as_deref());
             ending_with(config, |config| Ok(status_of(answer(&listing::text(arguments, &config)?), exit_status::CLEAN)))

@@ -1,6 +1,8 @@
 //! Signals become wishes. The supervisor listens to all of them; a worker only to the one that is meant for it.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
@@ -15,6 +17,13 @@ pub enum Wish {
     Stop(&'static str),
     /// SIGUSR2: status and stacks into the log.
     Dump(&'static str),
+}
+
+impl Wish {
+    /// Whether a command that serves nothing ends for it. Of the reloads only a terminal that was closed says so.
+    pub fn asks_a_command_to_end(self) -> bool {
+        matches!(self, Self::Stop(_) | Self::Reload("SIGHUP"))
+    }
 }
 
 /// The signals that are the server's: a plugin that asks for one is told so and changes nothing.
@@ -36,6 +45,20 @@ pub fn listen() -> io::Result<UnboundedReceiver<Wish>> {
 /// Starts to listen as a worker, on a thread of its own.
 pub fn listen_as_worker() -> io::Result<UnboundedReceiver<Wish>> {
     listen_to(&OF_WORKER, |signal| wish_of(signal).filter(|_| signal == SIGTERM))
+}
+
+/// Starts to listen as the process of a command that plugins run in, on a thread of its own.
+pub fn listen_beside_parent() -> io::Result<UnboundedReceiver<Wish>> {
+    listen_to(&OF_WORKER, wish_of)
+}
+
+/// A flag that such a signal sets at once, while a wish has to wait for its thread.
+pub fn note_end_asked() -> io::Result<Arc<AtomicBool>> {
+    let is_asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&is_asked))?;
+    }
+    Ok(is_asked)
 }
 
 fn wish_of(signal: i32) -> Option<Wish> {

@@ -49,6 +49,46 @@ class Forever(BasePlugin):
         print('ended', flush=True)
 ";
 
+/// Every way to die at once, and where it happens.
+const DYING: &str = "
+import ctypes, os, signal, sys, threading, time
+from plugincore.baseplugin import BasePlugin
+def die(how):
+    libc = ctypes.CDLL(None)
+    if how == 'kill_segv': os.kill(os.getpid(), signal.SIGSEGV)
+    if how == 'kill_bus': os.kill(os.getpid(), signal.SIGBUS)
+    if how == 'raise_segv': libc['raise'](11)
+    if how == 'segv': ctypes.string_at(0)
+    if how == 'kill_abrt': os.kill(os.getpid(), signal.SIGABRT)
+    if how == 'abort': os.abort()
+    if how == 'kill': os.kill(os.getpid(), signal.SIGKILL)
+    if how == 'exit0': os._exit(0)
+    if how == 'exit3': os._exit(3)
+    if how == 'cexit0': libc.exit(0)
+    if how == 'sysexit': sys.exit(0)
+    if how == 'term': os.kill(os.getpid(), signal.SIGTERM)
+    if how == 'printing':
+        def talk():
+            while True: print('noise', flush=True)
+        threading.Thread(target=talk, daemon=True).start()
+        time.sleep(0.05)
+        os._exit(0)
+";
+
+fn dying(place: &str) -> String {
+    let class = match place {
+        "plain" => "    def request_handler(self, do, **data):\n        die(do)",
+        "async" => "    async def request_handler(self, do, **data):\n        die(do)",
+        "constructor" => "    def __init__(self, **data):\n        die('HOW')",
+        "initialize" => "    async def initialize(self, **data):\n        die('HOW')",
+        "terminate" => {
+            "    async def terminate_plugin(self):\n        die('HOW')\n    def request_handler(self, **data):\n        return 'x'"
+        }
+        _ => "    pass\ndie('HOW')",
+    };
+    format!("{DYING}class Dying(BasePlugin):\n{class}\n")
+}
+
 fn folder() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("plugins")).unwrap();
@@ -114,6 +154,100 @@ fn errors_are_in_the_exit_status() {
     let (status, _, err) = call(dir.path(), &["odd", "--method", "DELETE"]);
     assert_eq!(status, 1);
     assert!(err.contains("405"), "{err}");
+}
+
+#[test]
+fn a_plugin_that_ends_its_process_is_named_and_nothing_is_answered() {
+    let sent = "dying sent SIG";
+    let forms = [
+        ("kill_segv", "by SIGSEGV", sent),
+        ("kill_bus", "by SIGBUS", sent),
+        ("raise_segv", "by SIGSEGV", "Fatal Python error"),
+        ("segv", "by SIGSEGV", "line 9 in die"),
+        ("kill_abrt", "by SIGABRT", sent),
+        ("abort", "by SIGABRT", "dying called os.abort() at "),
+        ("kill", "by SIGKILL", sent),
+        ("exit0", "with status 0", "dying called os._exit(0) at "),
+        ("exit3", "with status 3", "dying called os._exit(3) at "),
+        ("cexit0", "with status 0", ""),
+        ("printing", "with status 0", "dying called os._exit(0) at "),
+    ];
+    let folders = ["plain", "async"].map(|place| {
+        let dir = folder();
+        std::fs::write(dir.path().join("plugins/dying.py"), dying(place)).unwrap();
+        dir
+    });
+    std::thread::scope(|scope| {
+        for dir in &folders {
+            scope.spawn(move || {
+                for (how, ending, word) in forms {
+                    let (status, out, err) = call(dir.path(), &["dying", &format!("do={how}")]);
+                    assert_eq!((status, out.as_str()), (1, ""), "{how}: {err}");
+                    let line = err.lines().find(|line| line.starts_with("pserve: ")).unwrap_or_default();
+                    assert!(line.starts_with(&format!("pserve: the plugin's process ended {ending}")), "{how}: {err}");
+                    assert!(err.contains(word), "{how}: {err}");
+                }
+                // These two do not die at once: the one is answered as any exception is, the other ends in order.
+                let (status, out, err) = call(dir.path(), &["dying", "do=sysexit"]);
+                assert_eq!(status, 1, "{err}");
+                assert!(out.contains("SystemExit") && err.contains("status 500"), "{out} {err}");
+                assert_eq!(call(dir.path(), &["dying", "do=term"]).0, 130);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_plugin_that_dies_before_or_after_its_call_is_an_error_too() {
+    let places = [
+        ("module", "loading a file", ""),
+        ("constructor", "loading a file", ""),
+        ("initialize", "loading a file", ""),
+        ("terminate", "terminating /dying", "x"),
+    ];
+    std::thread::scope(|scope| {
+        for (place, doing, answer) in places {
+            scope.spawn(move || {
+                let dir = folder();
+                for (how, ending) in [("exit0", "with status 0"), ("kill_segv", "by SIGSEGV"), ("abort", "by SIGABRT")]
+                {
+                    let source = dying(place).replace("HOW", how);
+                    std::fs::write(dir.path().join("plugins/dying.py"), source).unwrap();
+                    let (status, out, err) = call(dir.path(), &["dying"]);
+                    assert_eq!((status, out.as_str()), (1, answer), "{place} {how}: {err}");
+                    let line = format!("the plugin's process ended {ending}, {doing}");
+                    assert!(err.contains(&line), "{place} {how}: {err}");
+                }
+                let source = dying(place).replace("HOW", "sysexit");
+                std::fs::write(dir.path().join("plugins/dying.py"), source).unwrap();
+                let (status, _, err) = call(dir.path(), &["dying"]);
+                let is_error = place != "terminate";
+                assert_eq!((status, err.contains("dying.py does not load")), (i32::from(is_error), is_error), "{err}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_plugin_reads_what_the_command_is_given() {
+    let dir = folder();
+    let asking = "from plugincore.baseplugin import BasePlugin
+class Asking(BasePlugin):
+    def request_handler(self, **data):
+        return input()
+";
+    std::fs::write(dir.path().join("plugins/asking.py"), asking).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pserve"))
+        .current_dir(dir.path())
+        .args(["call", "asking"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"given\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"given".as_slice()));
 }
 
 #[test]

@@ -49,7 +49,7 @@ def do(what):
     if what == 'abort': os.abort()
     if what == 'kill': os.kill(os.getpid(), signal.SIGKILL)
     if what == 'term': os.kill(os.getpid(), signal.SIGVTALRM)
-    if what == 'raise': signal.raise_signal(signal.SIGQUIT)
+    if what == 'raise': signal.raise_signal(signal.SIGALRM)
     if what == 'harmless': os.kill(os.getpid(), 0); signal.raise_signal(signal.SIGWINCH); os._exit(0)
     if what == 'segv': ctypes.string_at(0)
     if what == 'thread': threading.Thread(target=os._exit, args=(4,)).start(); time.sleep(100)
@@ -89,7 +89,7 @@ fn what_ends_the_process_is_noted_with_its_plugin() {
         ("killer/abort", "called os.abort() at "),
         ("killer/kill", "sent SIGKILL to its own process with os.kill at "),
         ("killer/term", "sent SIGVTALRM to its own process with os.kill at "),
-        ("plain/raise", "sent SIGQUIT to its own process with signal.raise_signal at "),
+        ("plain/raise", "sent SIGALRM to its own process with signal.raise_signal at "),
         ("plain/lambda", "called os._exit(4) at "),
     ] {
         let death = death_of(role, PLUGINS);

@@ -25,6 +25,7 @@ from plugincore.baseplugin import BasePlugin
 def act(how):
     libc = ctypes.CDLL(None)
     if how == 'segv': ctypes.string_at(0)
+    if how == 'sentsegv': os.kill(os.getpid(), signal.SIGSEGV)
     if how == 'exit': os._exit(3)
     if how == 'exit0': os._exit(0)
     if how == 'cexit': libc._exit(4)
@@ -82,7 +83,7 @@ fn whatever_a_plugin_does_to_its_process_the_others_answer_again_soon() {
     for plugin in ["killer", "plainkiller"] {
         let server = server("[limits]\ncrash_quarantine=0\n");
         let supervisor = server.pid();
-        for how in ["segv", "exit", "exit0", "cexit", "abort", "cabort", "kill", "killpg", "kill0"] {
+        for how in ["segv", "sentsegv", "exit", "exit0", "cexit", "abort", "cabort", "kill", "killpg", "kill0"] {
             let before = server.log().matches("ended ").count();
             let _ = send(server.address(), "GET", &format!("/{plugin}?how={how}"), &[], b"");
             answers_soon(&server, how);

@@ -1,31 +1,35 @@
 //! `pserve call`: one handler, once, without a server. The request goes the way that every request goes, in this process,
-//! which loads the plugin first and ends it afterwards.
+//! which loads the plugin first and ends it afterwards. It is the child of one that outlives whatever the plugin does.
 
+mod apart;
 mod loading;
 mod output;
 mod request;
+mod stops;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cli::{CallArguments, Cli};
 use crate::config::Config;
 use crate::config::live::LiveConfig;
+use crate::flight::FlightRecorder;
 use crate::handoff::Link;
 use crate::logging::Need;
 use crate::plugins::Plugins;
-use crate::python::Interpreter;
-use crate::shutdown::Wish;
+use crate::python::{self, Interpreter, InterpreterOptions};
 use crate::web::{Site, ask};
-use crate::{exit_status, logging, shutdown, worker};
+use crate::{choice, exit_status, logging, shutdown, worker};
+use apart::Place;
 use loading::NotCallable;
 use output::Output;
 use request::Wanted;
+use stops::{Stop, Stops};
 
 /// How long the plugins may take to end.
 const END_LIMIT: Duration = Duration::from_secs(8);
@@ -36,8 +40,43 @@ const LAST_STEPS_LIMIT: Duration = Duration::from_secs(5);
 /// The statuses of answers that are errors.
 const FIRST_ERROR: u16 = 400;
 
-/// Calls the plugin; the answer is the exit status. Must run on the process's main thread, which becomes Python's.
-pub fn run(cli: &Cli, arguments: &CallArguments, config: Config) -> anyhow::Result<i32> {
+/// Calls the plugin in a child process; the answer is the exit status. In the child itself it calls it, and must run on
+/// the process's main thread, which becomes Python's.
+pub fn run(cli: &Cli, arguments: &CallArguments) -> i32 {
+    match Place::take() {
+        Ok(None) => apart::run().unwrap_or_else(|problem| {
+            exit_status::complain(&format!("{problem:#}"));
+            exit_status::FAILURE
+        }),
+        Ok(Some(place)) => {
+            let config = choice::configuration(cli, arguments.folder.as_deref());
+            let channel = Arc::new(place.channel);
+            let called = config.map(|config| call(cli, arguments, config, place.flight, Arc::clone(&channel)));
+            let status = match called {
+                Ok(Ok(status)) => status,
+                Ok(Err(problem)) => {
+                    exit_status::complain(&format!("{problem:#}"));
+                    exit_status::FAILURE
+                }
+                Err(problem) => {
+                    exit_status::complain(&problem);
+                    exit_status::USAGE
+                }
+            };
+            apart::leave(&channel, status)
+        }
+        // Whoever started this process has gone.
+        Err(_) => exit_status::FAILURE,
+    }
+}
+
+fn call(
+    cli: &Cli,
+    arguments: &CallArguments,
+    config: Config,
+    flight: OwnedFd,
+    parent: Arc<UnixStream>,
+) -> anyhow::Result<i32> {
     let wanted = match Wanted::new(arguments) {
         Ok(wanted) => wanted,
         Err(problem) => {
@@ -47,10 +86,15 @@ pub fn run(cli: &Cli, arguments: &CallArguments, config: Config) -> anyhow::Resu
     };
     let output = Output::take_over().context("standard output cannot be taken over")?;
     logging::init(cli.asked_of_log(), cli.log.as_deref(), Need::Required, None)?;
-    let signals = shutdown::listen().context("cannot listen for signals")?;
+    let signals = shutdown::listen_beside_parent().context("cannot listen for signals")?;
+    let end_asked = shutdown::note_end_asked().context("cannot listen for signals")?;
     let settings = config.settings.clone();
     let config = Arc::new(LiveConfig::new(config));
-    let interpreter = Interpreter::start(&worker::interpreter_options(cli, &config, &settings))?;
+    let flight = FlightRecorder::open(flight).context("cannot open the flight recorder")?;
+    let options =
+        InterpreterOptions { flight: Some(Arc::new(flight)), ..worker::interpreter_options(cli, &config, &settings) };
+    python::keep_from_children([parent.as_fd()].into_iter());
+    let interpreter = Interpreter::start(&options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // There is no supervisor; what a plugin asks of one is not answered.
     let (channel, _nobody) = UnixStream::pair().context("cannot make a channel")?;
@@ -61,10 +105,13 @@ pub fn run(cli: &Cli, arguments: &CallArguments, config: Config) -> anyhow::Resu
     let plugins = Arc::new(Plugins::new(interpreter.clone(), Arc::clone(&config), Arc::default()));
     let site = Arc::new(Site::new(config, plugins, Arc::default(), link, None, None));
     let status = Arc::new(AtomicI32::new(exit_status::FAILURE));
-    let call = Call { site, interpreter: interpreter.clone(), wanted, output, status: Arc::clone(&status) };
-    runtime.spawn(call.run(signals));
+    let stops = Stops::listen(signals, &parent)?;
+    let call = Call { site, interpreter: interpreter.clone(), wanted, output, status: Arc::clone(&status), parent };
+    runtime.spawn(call.run(stops));
     interpreter.run()?;
-    Ok(status.load(Ordering::SeqCst))
+    // A plugin may signal its own process and answer as if nothing were.
+    let is_interrupted = end_asked.load(Ordering::SeqCst);
+    Ok(if is_interrupted { exit_status::INTERRUPTED } else { status.load(Ordering::SeqCst) })
 }
 
 struct Call {
@@ -73,26 +120,38 @@ struct Call {
     wanted: Wanted,
     output: Output,
     status: Arc<AtomicI32>,
+    parent: Arc<UnixStream>,
 }
 
 impl Call {
     /// The call, and then the end of the plugins and of Python, each within its limit.
-    async fn run(mut self, mut signals: UnboundedReceiver<Wish>) {
+    async fn run(mut self, mut stops: Stops) {
         let status = tokio::select! {
             status = self.call() => status.unwrap_or_else(|problem| {
                 exit_status::complain(&format!("{problem:#}"));
                 exit_status::FAILURE
             }),
-            () = stop_asked(&mut signals) => exit_status::INTERRUPTED,
+            _ = stops.next() => {
+                exit_status::complain("interrupted");
+                exit_status::INTERRUPTED
+            }
         };
         self.status.store(status, Ordering::SeqCst);
-        // Whoever asks for the end while it is under way wants it at once.
-        tokio::select! {
-            () = self.end(status) => {}
-            () = stop_asked(&mut signals) => exit_status::leave(exit_status::INTERRUPTED),
+        let ends = self.end(status);
+        tokio::pin!(ends);
+        loop {
+            tokio::select! {
+                () = &mut ends => break,
+                stop = stops.next() => {
+                    self.status.store(exit_status::INTERRUPTED, Ordering::SeqCst);
+                    if stop == Stop::Again {
+                        apart::leave(&self.parent, exit_status::INTERRUPTED);
+                    }
+                }
+            }
         }
         tokio::time::sleep(LAST_STEPS_LIMIT).await;
-        exit_status::leave(status);
+        apart::leave(&self.parent, self.status.load(Ordering::SeqCst));
     }
 
     async fn call(&mut self) -> anyhow::Result<i32> {
@@ -135,14 +194,4 @@ impl Call {
         }
         self.interpreter.stop();
     }
-}
-
-/// Comes back when a signal asks for the end; that of a terminal that was closed does, too.
-async fn stop_asked(signals: &mut UnboundedReceiver<Wish>) {
-    while let Some(wish) = signals.recv().await {
-        if matches!(wish, Wish::Stop(_) | Wish::Reload("SIGHUP")) {
-            return;
-        }
-    }
-    std::future::pending().await
 }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -46,6 +46,8 @@ pub enum Way {
 enum Line {
     Begins(PathBuf),
     Done(FileReport),
+    /// All have been tried, and the plugins of this one are ended.
+    Ends(PathBuf),
     AllDone,
 }
 
@@ -75,6 +77,7 @@ fn try_some(
     files: &[PathBuf],
     reports: &mut Vec<FileReport>,
 ) -> Result<Option<FileReport>, String> {
+    let known = reports.len();
     let failed = |what: &str, problem: &dyn std::fmt::Display| format!("{what}: {problem}");
     let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).map_err(|problem| failed("cannot make a pipe", &problem))?;
     let program = std::env::current_exe().map_err(|problem| failed("cannot find this program", &problem))?;
@@ -102,7 +105,7 @@ fn try_some(
         });
     }
     let lines = lines_of(reading.into());
-    let mut begun = None;
+    let (mut begun, mut ending) = (None, None);
     let patience = config.settings.limits.load_timeout + PATIENCE;
     let ended_early = loop {
         match lines.recv_timeout(patience) {
@@ -111,6 +114,7 @@ fn try_some(
                 begun = None;
                 reports.push(report);
             }
+            Ok(Line::Ends(file)) => ending = Some(file),
             // Whatever it still does after its last line concerns nobody.
             Ok(Line::AllDone) => return Ok(None),
             Err(RecvTimeoutError::Disconnected) => break None,
@@ -118,17 +122,22 @@ fn try_some(
         }
     };
     let status = if ended_early.is_none() { child.ended_within(END_PATIENCE) } else { None };
-    let Some(file) = begun else {
-        let last = complaints.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let last = if last.is_empty() { "the child process says nothing".to_owned() } else { last };
-        return Err(format!("plugins cannot be tried: {}", last.trim_start_matches("pserve: ")));
-    };
     let message = ended_early.unwrap_or_else(|| match status {
-        Some(status) => format!("ends its process ({})", how(status)),
+        Some(status) => format!("its process ended {}", exit_status::in_words(&Ok(status))),
         None => "closes the files of its process".to_owned(),
     });
-    let error = PythonError::new("Crash", message);
-    Ok(Some(FileReport { error: Some(error.into()), ..FileReport::new(file) }))
+    if let Some(file) = begun {
+        let error = PythonError::new("Crash", message);
+        return Ok(Some(FileReport { error: Some(error.into()), ..FileReport::new(file) }));
+    }
+    if let Some(report) = reports[known..].iter_mut().find(|report| ending.as_ref() == Some(&report.file)) {
+        let error = PythonError::new("Crash", format!("{message} when its plugins were terminated"));
+        report.error.get_or_insert(error.into());
+        return Ok(None);
+    }
+    let last = complaints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let last = if last.is_empty() { "the child process says nothing".to_owned() } else { last };
+    Err(format!("plugins cannot be tried: {}", last.trim_start_matches("pserve: ")))
 }
 
 /// Has the child work with the same configuration.
@@ -163,16 +172,6 @@ impl Drop for Tried {
             let _ = kill_process_group(group, Signal::KILL);
         }
         let _ = self.0.wait();
-    }
-}
-
-fn how(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (_, Some(signal)) => {
-            signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
-        }
-        (Some(code), _) => format!("exit status {code}"),
-        _ => "no reason given".to_owned(),
     }
 }
 
@@ -214,6 +213,15 @@ pub fn run(cli: &Cli, arguments: &CheckArguments, config: Config) -> anyhow::Res
         for file in files {
             say(&Line::Begins(file.clone()));
             say(&Line::Done(try_one(&on_tokio, &plugins, file, is_only_read).await));
+        }
+        // File by file, so that a death has a name.
+        for file in plugins.files() {
+            say(&Line::Ends(file.path));
+            for id in file.ids {
+                if let Err(problem) = plugins.unload(&id).await {
+                    log::debug!("{id}: {problem}");
+                }
+            }
         }
         let _ = tokio::time::timeout(END_LIMIT, plugins.terminate_all()).await;
         say(&Line::AllDone);

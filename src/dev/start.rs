@@ -43,10 +43,8 @@ pub fn plan(arguments: &DevArguments, ini: Option<&Path>) -> Result<Plan, String
     if let Some(port) = arguments.port {
         fixed.push(FixedKey::new("network", "port", &port.to_string()));
     } else if ini.is_none() {
-        let port = free_port()?;
-        if port != USUAL_PORT {
-            notes.push(format!("port {USUAL_PORT} is taken; {port} is the next free one (--port chooses)"));
-        }
+        let (port, note) = free_port(USUAL_PORT)?;
+        notes.extend(note);
         fixed.push(FixedKey::new("network", "port", &port.to_string()));
     }
     let source = match ini {
@@ -63,13 +61,15 @@ pub fn plan(arguments: &DevArguments, ini: Option<&Path>) -> Result<Plan, String
     Ok(Plan { config, must_poll: arguments.poll, notes })
 }
 
-/// The usual port, else the next one that nobody listens on.
-fn free_port() -> Result<u16, String> {
+/// The usual port, else the next one that nobody listens on and what to say of it.
+fn free_port(usual: u16) -> Result<(u16, Option<String>), String> {
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let last = USUAL_PORT + NEXT_PORTS;
-    (USUAL_PORT..=last)
+    let last = usual.saturating_add(NEXT_PORTS);
+    let port = (usual..=last)
         .find(is_free)
-        .ok_or_else(|| format!("ports {USUAL_PORT} to {last} are taken; give one with --port, or --port 0 for any"))
+        .ok_or_else(|| format!("ports {usual} to {last} are taken; give one with --port, or --port 0 for any"))?;
+    let is_other = port != usual;
+    Ok((port, is_other.then(|| format!("port {usual} is taken; {port} is the next free one (--port chooses)"))))
 }
 
 /// An INI file in the current folder is not read unless it is named.
@@ -86,4 +86,21 @@ fn open_to_others(config: &Config) -> Option<String> {
     };
     let address = config.settings.listen.iter().find(is_open)?;
     Some(format!("answers with tracebacks and source go to everybody who reaches {address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_gives_way_to_the_next_free_one_and_that_is_said() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let usual = taken.local_addr().expect("an address").port();
+        let (port, note) = free_port(usual).expect("one of fifty is free");
+        assert!(port > usual, "{port}");
+        assert_eq!(note, Some(format!("port {usual} is taken; {port} is the next free one (--port chooses)")));
+        // That one is free, unless somebody has taken it meanwhile.
+        let (again, note) = free_port(port).expect("one of fifty is free");
+        assert_eq!(note.is_none(), again == port);
+    }
 }

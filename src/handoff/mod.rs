@@ -5,6 +5,7 @@
 
 mod channel;
 mod link;
+pub mod parcel;
 mod pem;
 mod seat;
 
@@ -26,7 +27,7 @@ use crate::exchange::{Change, Changed, ControlError, PluginFiles, Quarantined};
 use crate::metrics::Snapshot;
 use crate::recent::{News, Since};
 
-/// Names the supervisor to a worker: its process number. Plugins do not see it.
+/// Names the supervisor to a worker, and `pserve call` to its child: the process number. Plugins do not see it.
 pub const WORKER_VARIABLE: &str = "PSERVE_WORKER";
 
 /// What a worker starts with.

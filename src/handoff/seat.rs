@@ -1,22 +1,14 @@
 //! The first message: a worker's task, with the descriptors that it takes over (SCM_RIGHTS, unix(7)).
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, IsTerminal, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use rustix::stdio::dup2_stdin;
 
-use super::{Assignment, Inherited, Report, WORKER_VARIABLE};
-
-/// Descriptors that one message can carry (`SCM_MAX_FD`).
-const MOST_DESCRIPTORS: usize = 253;
+use super::parcel::{self, MOST_DESCRIPTORS};
+use super::{Assignment, Inherited, Report};
 
 /// What comes before the listeners: standard input, flight recorder, crash report.
 const FIXED_DESCRIPTORS: usize = 3;
@@ -37,18 +29,10 @@ pub struct Seat {
 impl Seat {
     /// This process's place, when it was started as a worker. Errs when the supervisor has gone already.
     pub fn take() -> io::Result<Option<Self>> {
-        let supervisor = std::env::var(WORKER_VARIABLE).ok().and_then(|text| text.parse::<i32>().ok());
-        // The variable may have come from a worker through a plugin's child process: only the parent's word counts.
-        let is_ours = |supervisor: &i32| getppid().is_some_and(|parent| parent.as_raw_nonzero().get() == *supervisor);
-        let Some(supervisor) = supervisor.filter(is_ours) else {
+        // A supervisor that was killed leaves nobody behind who holds its addresses.
+        let Some(mut channel) = parcel::channel_to_parent()? else {
             return Ok(None);
         };
-        // A supervisor that was killed leaves nobody behind who holds its addresses.
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        if !is_ours(&supervisor) {
-            return Err(io::Error::other("the supervisor has gone"));
-        }
-        let mut channel = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         let (assignment, descriptors) = receive(&mut channel)?;
         let mut descriptors = descriptors.into_iter();
         let mut next = || descriptors.next().ok_or_else(|| io::Error::other("a descriptor is missing"));
@@ -82,51 +66,18 @@ pub fn hand_over(
     crash_report: BorrowedFd<'_>,
     listeners: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    // Standard input may be closed; a worker always has one. A terminal stops processes of the background that read it.
-    let null;
-    let stdin = io::stdin();
-    let stdin = match rustix::io::fcntl_getfd(&stdin) {
-        Ok(_) if !stdin.is_terminal() => stdin.as_fd(),
-        _ => {
-            null = File::open("/dev/null")?;
-            null.as_fd()
-        }
-    };
-    let mut descriptors = vec![stdin, flight, crash_report];
+    // A terminal stops processes of the background that read it.
+    let stdin = if io::stdin().is_terminal() { File::open("/dev/null")?.into() } else { parcel::own_stdin()? };
+    let mut descriptors = vec![stdin.as_fd(), flight, crash_report];
     descriptors.extend_from_slice(listeners);
     if descriptors.len() > MOST_DESCRIPTORS {
         return Err(io::Error::other(format!("more than {} addresses", MOST_DESCRIPTORS - FIXED_DESCRIPTORS)));
     }
-    let text = serde_json::to_vec(assignment)?;
-    let length = u32::try_from(text.len()).map_err(io::Error::other)?.to_be_bytes();
-    let mut space = vec![MaybeUninit::uninit(); SendAncillaryMessage::ScmRights(&descriptors).size()];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::Error::other("the descriptors do not fit into a message"));
-    }
-    // Four bytes fit into any socket buffer: they go in one piece.
-    sendmsg(&*channel, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    channel.write_all(&text)
+    parcel::send(channel, &serde_json::to_vec(assignment)?, &descriptors)
 }
 
 fn receive(channel: &mut UnixStream) -> io::Result<(Assignment, Vec<OwnedFd>)> {
-    let mut length = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let got = recvmsg(&*channel, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    if got.bytes != length.len() {
-        return Err(io::Error::other("the supervisor has gone"));
-    }
-    let descriptors = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        })
-        .flatten()
-        .collect();
-    let mut text = vec![0; u32::from_be_bytes(length) as usize];
-    channel.read_exact(&mut text)?;
+    let (text, descriptors) = parcel::receive(channel)?;
     Ok((serde_json::from_slice(&text)?, descriptors))
 }
 

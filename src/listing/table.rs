@@ -23,7 +23,7 @@ pub fn text(listing: &Listing, palette: Palette) -> String {
         write_plugins(&mut text, &listing.plugins, palette);
     }
     for file in &listing.files {
-        write_error(&mut text, file, palette);
+        write_error(&mut text, file, listing.source, palette);
     }
     text
 }
@@ -98,7 +98,7 @@ fn fields(parameters: &Value) -> String {
     parameters.as_array().into_iter().flatten().map(field).collect::<Vec<_>>().join(" ")
 }
 
-fn write_error(text: &mut String, file: &FileEntry, palette: Palette) {
+fn write_error(text: &mut String, file: &FileEntry, source: &str, palette: Palette) {
     let Some(error) = &file.error else { return };
     let place = match (error["file"].as_str(), error["line"].as_u64()) {
         (Some(path), Some(line)) => format!("{}:{line}", short(path)),
@@ -109,7 +109,11 @@ fn write_error(text: &mut String, file: &FileEntry, palette: Palette) {
         error["type"].as_str().unwrap_or("Error"),
         error["message"].as_str().unwrap_or_default()
     );
-    let verdict = if file.plugins.is_empty() { "does not load" } else { "does not load any more" };
+    let verdict = match (file.plugins.is_empty(), source) {
+        (true, _) => "does not load",
+        (false, "server") => "does not load any more",
+        (false, _) => "loads, with an error",
+    };
     let _ = writeln!(text, "\n{} {verdict}", palette.paint(Ink::Bad, &one_line(&short(&file.file))));
     let _ = writeln!(text, "  {}", one_line(&words));
 }

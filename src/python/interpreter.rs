@@ -26,7 +26,7 @@ use super::stacks::StackDump;
 use super::ticket::{CallGuard, ThreadIdent, Ticket, lock};
 use super::waiting::PendingAnswer;
 use super::watch::{LoopHealth, Watch};
-use super::{context, embedded, handler, kwargs, log_bridge, native};
+use super::{context, embedded, faults, handler, kwargs, log_bridge, native};
 use crate::config::Table;
 use crate::config::settings::PluginOptions;
 use crate::exchange::{CallError, PluginRequest};
@@ -146,6 +146,7 @@ impl Interpreter {
                 .map_err(|error| anyhow::anyhow!("{}", PythonError::from_exception(py, &error).traceback))
         })
         .context("the embedded Python code does not start")?;
+        faults::end_by_sent_faults().context("cannot take signals of faults")?;
         let pool = BlockingPool::new(options.handler_threads, options.max_lost_threads);
         let (watch, flight) = (Watch::new(dump), options.flight.clone());
         let shared = Shared { queue, pool, watch, flight, runtime, pending, loop_replaced };

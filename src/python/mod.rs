@@ -12,6 +12,7 @@ mod driver;
 mod embedded;
 mod error;
 mod event_loop;
+mod faults;
 mod forked;
 mod handler;
 mod instance;

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
-use super::worker_process::{Key, State, Worker, how, was_killed};
+use super::worker_process::{Key, State, Worker, was_killed};
 use crate::exchange::Quarantined;
 use crate::exit_status;
 use crate::flight::{self, Culprits, FlightReport, Suspect};
@@ -52,7 +52,8 @@ impl Supervisor {
             if starts_again {
                 self.restart(&worker);
             } else {
-                let why = format!("worker {} ended {} before it could serve", worker.number, how(status));
+                let why =
+                    format!("worker {} ended {} before it could serve", worker.number, exit_status::in_words(status));
                 self.coming_failed(why, exit_status::FAILURE);
             }
             return;
@@ -136,9 +137,9 @@ impl Supervisor {
         let report = worker.flight_report();
         let stacks = worker.crash_report();
         let (number, pid) = (worker.number, worker.pid);
-        let mut text = format!("worker {number} (PID {pid}) ended {}", how(status));
+        let mut text = format!("worker {number} (PID {pid}) ended {}", exit_status::in_words(status));
         if let Some(note) = &report.note {
-            text.push_str(&format!("; {} {}", note.plugin, note.words));
+            text.push_str(&format!("; {note}"));
         }
         text.push_str(&running(&report));
         if !stacks.trim().is_empty() {
@@ -193,7 +194,7 @@ impl Supervisor {
         let known = self.workers.values().chain([worker]).find_map(|any| any.files.iter().find(|f| f.path == file));
         let ids = known.map(|file| file.ids.clone()).unwrap_or_default();
         let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
-        let reason = format!("it has ended its worker {times}, the last time {}", how(status));
+        let reason = format!("it has ended its worker {times}, the last time {}", exit_status::in_words(status));
         log::error!(
             "{} is in quarantine: {reason}. The others serve on; /reload/<name> or /load/{} lifts it",
             file.display(),

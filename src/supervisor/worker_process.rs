@@ -230,22 +230,6 @@ async fn watch(key: Key, mut child: Child, mut reader: MessageReader, events: Un
     let _ = events.send(WorkerEvent::Ended(key, status));
 }
 
-/// How a process ended, in words.
-pub fn how(status: &io::Result<ExitStatus>) -> String {
-    let status = match status {
-        Ok(status) => status,
-        Err(problem) => return format!("for no known reason ({problem})"),
-    };
-    match (status.code(), status.signal()) {
-        (_, Some(signal)) => {
-            let name = signal_hook::low_level::signal_name(signal);
-            format!("by {}", name.map_or_else(|| format!("signal {signal}"), str::to_owned))
-        }
-        (Some(code), _) => format!("with status {code}"),
-        _ => "for no known reason".to_owned(),
-    }
-}
-
 /// Whether somebody else may have ended it, or the kernel for want of memory: SIGKILL tells nothing of the plugins.
 pub fn was_killed(status: &io::Result<ExitStatus>) -> bool {
     status.as_ref().is_ok_and(|status| status.signal() == Some(Signal::KILL.as_raw()))

@@ -20,6 +20,9 @@ HARMLESS = {getattr(signal, name, None) for name in ("SIGCHLD", "SIGCONT", "SIGU
 ENDS_THE_SERVER = {signal.SIGINT, signal.SIGTERM, signal.SIGABRT}
 """Of the server's own signals those that it ends for."""
 
+FAULTS = {signal.SIGSEGV, signal.SIGBUS}
+"""What the process ends by when it is sent them, unless Python code has asked for them."""
+
 
 def install(plugins_dir: str, crash_report_fd: int | None, stacks_fd: int, stacks_signal: int) -> None:
     """Applies it all, once, at the start."""
@@ -115,6 +118,9 @@ def _aimed_at_us(function: str, is_us: bool, number: int) -> str | None:
         return None
     if number in _pserve.OWN_SIGNALS:
         ends = number in ENDS_THE_SERVER
+    elif number in FAULTS:
+        # No code of Python's has asked for it when its handler is unknown to Python.
+        ends = signal.getsignal(number) in (None, signal.SIG_DFL)
     else:
         ends = number == signal.SIGKILL or signal.getsignal(number) is signal.SIG_DFL
     if not ends:
