@@ -203,3 +203,29 @@ class OfItsOwn(BasePlugin):
     server.wait_for_log("the field 'worse' of `parameters` is not understood: `minimum` is 'low'")
     server.wait_for_log("nonsense: its class attribute `parameters` is not understood")
     assert "ofitsown: its" not in server.log
+
+
+def test_a_plugin_says_itself_that_it_takes_what_follows_its_name(start):
+    plugins, server = described(
+        start,
+        """
+class Says(BasePlugin):
+    parameters = {"subpath": "the file", "request": str, "town": str}
+    def request_handler(self, **data):
+        return 1
+class Lists(BasePlugin):
+    parameters = ["subpath"]
+    def request_handler(self, **data):
+        return 1
+class Guessed(BasePlugin):
+    def request_handler(self, **data):
+        return data["subpath"]
+class Neither(BasePlugin):
+    def request_handler(self, **data):
+        return 1
+""",
+    )
+    assert list(schemas(plugins["says"])) == ["town"] and plugins["lists"]["parameters"] == []
+    paths = server.get("/-/openapi.json").json()["paths"]
+    with_subpath = {path.split("/")[1] for path in paths if path.endswith("/{subpath}")}
+    assert with_subpath == {"says", "lists", "guessed"}

@@ -294,6 +294,70 @@ def test_two_workers_are_shown_together(start, show) -> None:
         assert state == "serving"
 
 
+def line_of(page: Page, plot: str) -> Any:
+    return page.locator("#plots figure").filter(has_text=plot).locator(".curve").first
+
+
+def test_plots_and_lists_go_on_with_other_workers(start, show) -> None:
+    server = start({"greeter.py": GREETER}, ini=f"{ON}workers=2\n")
+    page = show(server).page
+    live(page)
+    server.get("/greeter?name=before")
+    expect(page.locator("#log-lines")).to_contain_text("greets before")
+    expect(line_of(page, "Calls under way")).to_have_attribute("d", re.compile("(L[^L]+){4}"))
+    server.process.send_signal(1)
+    server.wait_for_log("the new workers serve")
+    expect(page.locator("#log-lines")).to_contain_text("the new workers serve")
+    live(page)
+    # What the old workers have answered stays in the list, and whose it was.
+    expect(page.locator("#request-rows tr")).to_have_count(1)
+    expect(page.locator("#request-rows td[data-label=Worker]")).to_have_text(re.compile("[12]"))
+    page.reload()
+    live(page)
+    expect(page.locator("#worker-rows tr")).to_have_count(2)
+    # Alone the new worker would have one point or two.
+    assert line_of(page, "Calls under way").get_attribute("d").count("L") >= 4
+
+
+def test_the_log_of_one_request_is_shown(start, show) -> None:
+    server = start({"greeter.py": GREETER}, ini=ON)
+    page = show(server).page
+    live(page)
+    ids = [server.get(f"/greeter?name=n{number}").headers["X-Request-Id"] for number in range(3)]
+    lines = page.locator("#log-lines li")
+    expect(page.locator("#log-lines")).to_contain_text("greets n2")
+    everything = lines.count()
+    page.get_by_label("Show").select_option("errors")
+    expect(lines).to_have_count(0)
+    expect(page.locator("#no-lines")).to_have_text("No line that is so bad.")
+    # By keyboard, and back to where one was.
+    button = page.locator("#request-rows").get_by_role("button", name=f"Log lines of request {ids[1]}")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(lines).to_have_count(1)
+    expect(lines).to_contain_text("greets n1")
+    expect(page.locator("#log-of")).to_have_text(f"Only lines of request {ids[1]}")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="All lines")).to_be_focused()
+    page.keyboard.press("Enter")
+    assert lines.count() >= everything
+    times = page.locator("#log-lines time").evaluate_all("all => all.map(one => one.dateTime)")
+    assert times == sorted(times, reverse=True), "the newest comes first, also of those that were hidden"
+    expect(button).to_be_focused()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    # From a line of the log, and for a request without any.
+    lines.filter(has_text="greets n0").get_by_role("button").click()
+    expect(lines).to_have_count(1)
+    page.get_by_role("button", name="All lines").click()
+    missing = server.get("/nothing").headers["X-Request-Id"]
+    page.get_by_role("button", name=f"Log lines of request {missing}").click()
+    expect(page.locator("#no-lines")).to_have_text("The log has no line of this request.")
+    # What was just tried.
+    page.get_by_role("button", name="Call", exact=True).click()
+    page.get_by_role("button", name="Its log lines").click()
+    expect(lines).to_contain_text("greets None")
+
+
 def test_pause_holds_still_and_goes_on(start, show) -> None:
     server = start({"greeter.py": GREETER}, ini=ON)
     page = show(server).page
@@ -343,6 +407,8 @@ def test_an_audit_finds_nothing(start, show, scheme: str, width: int) -> None:
     page.get_by_role("button", name="Call", exact=True).click()
     expect(page.locator("#answer-status")).to_contain_text("200")
     page.get_by_text("Headers", exact=True).click()
+    audit(page)
+    page.get_by_role("button", name="Its log lines").click()
     audit(page)
     # Nothing is cut off at the side.
     assert page.evaluate("document.documentElement.scrollWidth") <= width

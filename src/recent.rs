@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct SeenRequest {
     /// The process that answered.
     pub pid: u32,
+    /// What the log and the answer call it.
+    pub id: String,
     /// When it came, as Unix time.
     pub time: f64,
     pub method: String,
@@ -31,6 +33,8 @@ pub struct LogLine {
     pub severity: String,
     pub name: String,
     pub message: String,
+    /// The request that it is about, if it is about one.
+    pub request_id: Option<String>,
 }
 
 /// The numbers from which on something is news.
@@ -47,6 +51,41 @@ pub struct News {
     pub next: Since,
     pub requests: Vec<SeenRequest>,
     pub log: Vec<LogLine>,
+}
+
+/// What was told of the last two minutes, once a second: the points of plots. As text, since nobody here reads it.
+#[derive(Debug, Default)]
+pub struct Pulses {
+    texts: VecDeque<String>,
+    bytes: usize,
+    last: Option<Instant>,
+}
+
+impl Pulses {
+    /// The least time between two of them. Several may tell the same at the same time.
+    const APART: Duration = Duration::from_millis(800);
+    const MOST: usize = 135;
+
+    /// How much all of them may hold: with very many plugins there are fewer of them.
+    const MOST_BYTES: usize = 1 << 20;
+
+    /// Keeps one more that is told now.
+    pub fn push(&mut self, text: String, now: Instant) {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < Self::APART) {
+            return;
+        }
+        self.last = Some(now);
+        self.bytes += text.len();
+        self.texts.push_back(text);
+        while self.texts.len() > Self::MOST || self.bytes > Self::MOST_BYTES {
+            self.bytes -= self.texts.pop_front().map_or(0, |gone| gone.len());
+        }
+    }
+
+    /// All of them, the oldest first.
+    pub fn concat(&self) -> String {
+        self.texts.iter().map(String::as_str).collect()
+    }
 }
 
 /// The last few of many.
@@ -116,6 +155,20 @@ mod tests {
         assert_eq!(latest.since(5), (5, vec![]));
         // A number of another process with this one's name.
         assert_eq!(latest.since(99), (5, vec![]));
+    }
+
+    #[test]
+    fn pulses_are_apart_and_bounded() {
+        let (mut pulses, start) = (Pulses::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        for (millis, text) in [(0, "a"), (300, "b"), (1000, "c"), (1799, "d"), (1800, "e")] {
+            pulses.push(text.to_owned(), at(millis));
+        }
+        assert_eq!(pulses.concat(), "ace");
+        (2..300).for_each(|second| pulses.push("x".to_owned(), at(second * 1000)));
+        assert_eq!(pulses.concat(), "x".repeat(Pulses::MOST));
+        (300..310).for_each(|second| pulses.push("y".repeat(Pulses::MOST_BYTES / 4), at(second * 1000)));
+        assert_eq!(pulses.concat().len(), Pulses::MOST_BYTES);
     }
 
     #[test]

@@ -89,6 +89,14 @@ impl Link {
         }
     }
 
+    /// What any worker has told those who watch, in the last minutes; nothing when the supervisor does not answer.
+    pub async fn pulses(&self) -> String {
+        match timeout(OVERVIEW_LIMIT, self.ask(Ask::Pulses)).await {
+            Ok(Some(Answer::Pulses(pulses))) => pulses,
+            _ => String::new(),
+        }
+    }
+
     async fn ask(&self, ask: Ask) -> Option<Answer> {
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();

@@ -69,6 +69,8 @@ pub enum Ask {
     /// The same for who watches the server: without the plugin files, and with what each process, by its number, has
     /// seen since it was last asked.
     News(BTreeMap<u32, Since>),
+    /// What was told with [`Report::Pulse`] of the last minutes.
+    Pulses,
 }
 
 /// The answer to an [`Ask`].
@@ -76,6 +78,7 @@ pub enum Ask {
 pub enum Answer {
     Changed(Result<Changed, ControlError>),
     Overview(Box<Overview>),
+    Pulses(String),
 }
 
 /// All workers, as far as they say how they are.
@@ -189,6 +192,8 @@ pub enum Report {
         reason: TiredBecause,
         words: String,
     },
+    /// What it tells those who watch, once a second as long as somebody does.
+    Pulse(String),
     /// What it has counted, now and then and at its end.
     Counted(Box<Snapshot>),
 }

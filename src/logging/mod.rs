@@ -171,11 +171,13 @@ pub fn emit(severity: Severity, plugin: &str, message: &str) {
 
 /// Keeps a line for who watches.
 fn keep(record: &Record<'_>) {
+    let message = forms::whole_text(&Record { request_id: None, ..record.clone() });
     RECENT.push(LogLine {
         time: recent::now(),
         severity: record.severity.name().to_owned(),
         name: forms::printable(record.name),
-        message: recent::shortened(&forms::whole_text(record), LONGEST_KEPT).to_owned(),
+        message: recent::shortened(&message, LONGEST_KEPT).to_owned(),
+        request_id: record.request_id.map(ToString::to_string),
     });
 }
 

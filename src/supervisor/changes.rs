@@ -96,6 +96,10 @@ impl Supervisor {
         match ask {
             Ask::Overview => self.begin_overview(origin, ticket, None),
             Ask::News(since) => self.begin_overview(origin, ticket, Some(since)),
+            Ask::Pulses => {
+                let answer = Answer::Pulses(self.pulses.concat());
+                self.with(origin, |worker| worker.order(Order::Answer { ticket, answer }));
+            }
             Ask::Change(change) => {
                 let origin = Origin::Client { worker: origin, ticket };
                 self.want(Wanted { origin, change, since: Instant::now() });

@@ -35,6 +35,7 @@ use crate::dev::{Plan, Saved, Session};
 use crate::exchange::{PluginFiles, Quarantined};
 use crate::handoff::{Order, Report, TlsPem};
 use crate::logging::Need;
+use crate::recent::Pulses;
 use crate::shutdown::Wish;
 use crate::{exit_status, logging, shutdown};
 use changes::Changes;
@@ -176,6 +177,8 @@ struct Supervisor {
     reload_waits: Option<&'static str>,
     changes: Changes,
     overviews: Overviews,
+    /// What was told those who watch; workers come and go meanwhile.
+    pulses: Pulses,
     /// Why the last reload by signal failed.
     last_failure: Option<String>,
     pidfile: Option<PidFile>,
@@ -213,6 +216,7 @@ impl Supervisor {
             reload_waits: None,
             changes: Changes::default(),
             overviews: Overviews::new(),
+            pulses: Pulses::default(),
             last_failure: None,
             pidfile,
             service_manager: ServiceManager::of_environment(),
@@ -285,6 +289,7 @@ impl Supervisor {
                     worker.stalled = stalled;
                 }),
                 Report::Tired { reason, words } => self.worker_is_tired(key, reason, words),
+                Report::Pulse(pulse) => self.pulses.push(pulse, Instant::now()),
                 Report::Counted(counted) => self.with(key, |worker| worker.counted = *counted),
                 Report::Ask { ticket, ask } => self.answer(key, ticket, ask),
                 Report::Done { ticket, result, files } => self.change_is_done(key, ticket, result, files),

@@ -111,7 +111,7 @@ where
         .load_full()
         .map(|log| Box::new(LoggedRequest::new(log, &request, &connection, &config.settings, &request_id)));
     let shown = site.dev.clone().map(|lines| (lines, Begun::new(&request)));
-    let watched = config.settings.server.page.then(|| page::Watched::begin(&request)).flatten();
+    let watched = config.settings.server.page.then(|| page::Watched::begin(&request, &request_id)).flatten();
     let is_head = request.method() == Method::HEAD;
     let compression = config.settings.server.compression.then(|| accepts(request.headers(), "gzip"));
     let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));

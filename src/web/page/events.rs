@@ -129,10 +129,11 @@ pub(super) fn pulse(overview: &Overview, answered: &[u32]) -> String {
     event("pulse", &json!({"time": recent::now(), "started": overview.started, "plugins": plugins, "workers": workers}))
 }
 
+/// What it has counted; what is zero is left out, since of many plugins few are busy.
 fn of_plugin(counts: &PluginCounts) -> Value {
     let server_errors = counts.codes.iter().filter(|(code, _)| **code == 5 || (500..600).contains(*code));
     let buckets: Vec<u64> = counts.times.cumulative().map(|(_, count)| count).collect();
-    json!({
+    let mut told = json!({
         "answers": counts.codes.values().sum::<u64>(),
         "errors": server_errors.map(|(_, count)| count).sum::<u64>(),
         "raised": counts.errors,
@@ -140,9 +141,15 @@ fn of_plugin(counts: &PluginCounts) -> Value {
         "disconnects": counts.disconnects,
         "waiting": counts.waiting,
         "running": counts.in_flight,
-        "buckets": buckets,
         "last_load": counts.last_load,
-    })
+    });
+    if let Some(told) = told.as_object_mut() {
+        told.retain(|_, value| value.as_f64() != Some(0.0));
+        if buckets.last().is_some_and(|all| *all > 0) {
+            told.insert("buckets".to_owned(), buckets.into());
+        }
+    }
+    told
 }
 
 #[cfg(test)]
@@ -162,5 +169,6 @@ mod tests {
             PluginCounts { codes: [(200, 3), (404, 2), (500, 4), (503, 1), (5, 1)].into(), ..PluginCounts::default() };
         let told = of_plugin(&counts);
         assert_eq!((&told["answers"], &told["errors"]), (&json!(11), &json!(6)));
+        assert_eq!(of_plugin(&PluginCounts::default()), json!({}));
     }
 }

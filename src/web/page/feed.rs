@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::super::Site;
 use super::events;
 use crate::config::Secret;
-use crate::handoff::Overview;
+use crate::handoff::{Overview, Report};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 use crate::recent::{LogLine, SeenRequest, Since};
 
@@ -22,13 +22,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Pages that may be open at this worker.
 const MOST_WATCHERS: usize = 32;
 
-/// What a page that is opened later is given of the time before: requests, lines, and points of its plots.
+/// What a page that is opened later is given of the time before: requests and lines. The points of its plots are with the
+/// supervisor: another worker may have told of them.
 const REQUESTS: usize = 100;
 const LINES: usize = 300;
-const PULSES: usize = 120;
-
-/// How much all those points may hold, in bytes: with very many plugins there are fewer of them.
-const PULSES_BYTES: usize = 1 << 20;
 
 /// Goes on for so long after the last page was closed: one that is loaded again finds its plots as they were.
 const AFTERGLOW: Duration = Duration::from_secs(60);
@@ -115,10 +112,10 @@ async fn feed(site: Arc<Site>) {
         match site.link.news(memory.since.clone()).await {
             Some(overview) => {
                 let fresh = memory.take_in(&site, overview).await;
-                send(&site, &memory, &fresh);
+                send(&site, &memory, &fresh).await;
             }
             // The connection shows that this worker is alive; that nothing comes shows the rest.
-            None => send(&site, &memory, &Bytes::from_static(b": the supervisor does not answer\n\n")),
+            None => send(&site, &memory, &Bytes::from_static(b": the supervisor does not answer\n\n")).await,
         }
     }
 }
@@ -132,15 +129,14 @@ fn is_same(one: &Option<Secret>, other: &Option<Secret>) -> bool {
 }
 
 /// Gives everybody what is new, and newcomers what was before as well.
-fn send(site: &Site, memory: &Memory, fresh: &Bytes) {
-    let mut everything = None;
+async fn send(site: &Site, memory: &Memory, fresh: &Bytes) {
+    let everything = if site.page.feed.has_newcomer() { Some(memory.everything(site).await) } else { None };
     for watcher in site.page.feed.lock().open.iter_mut() {
         if !watcher.pipe.has_room() {
             watcher.is_up_to_date = false;
         } else if watcher.is_up_to_date {
             watcher.pipe.push(fresh.clone());
-        } else {
-            let text = everything.get_or_insert_with(|| memory.everything(site));
+        } else if let Some(text) = &everything {
             watcher.is_up_to_date = watcher.pipe.push(text.clone());
         }
     }
@@ -152,8 +148,6 @@ struct Memory {
     since: BTreeMap<u32, Since>,
     requests: VecDeque<SeenRequest>,
     log: VecDeque<LogLine>,
-    pulses: VecDeque<String>,
-    pulses_bytes: usize,
     /// The event about the plugin files, as it was last sent.
     plugins: String,
 }
@@ -197,21 +191,17 @@ impl Memory {
         }
         let pulse = events::pulse(&overview, &answered);
         fresh.push_str(&pulse);
-        self.pulses_bytes += pulse.len();
-        self.pulses.push_back(pulse);
-        while self.pulses.len() > PULSES || self.pulses_bytes > PULSES_BYTES {
-            self.pulses_bytes -= self.pulses.pop_front().map_or(0, |gone| gone.len());
-        }
+        site.link.report(Report::Pulse(pulse));
         Bytes::from(fresh)
     }
 
     /// All that a page needs that is opened now.
-    fn everything(&self, site: &Site) -> Bytes {
+    async fn everything(&self, site: &Site) -> Bytes {
         let mut text = events::hello(site);
         text.push_str(&self.plugins);
         text.push_str(&events::requests(&Vec::from_iter(&self.requests), true));
         text.push_str(&events::log(&Vec::from_iter(&self.log), true));
-        text.extend(self.pulses.iter().map(String::as_str));
+        text.push_str(&site.link.pulses().await);
         Bytes::from(text)
     }
 }

@@ -21,6 +21,7 @@ use super::reply::{ApiError, plugin_reply};
 use crate::exchange::{PluginReply, ReplyBody};
 use crate::logging;
 use crate::recent::{self, Latest, News, SeenRequest, Since};
+use crate::request_id::RequestId;
 use assets::Asset;
 use feed::Feed;
 pub use guard::{check_control, check_reader};
@@ -76,6 +77,7 @@ impl Default for Page {
 pub struct Watched {
     began: Instant,
     time: f64,
+    id: RequestId,
     method: Method,
     path: String,
 }
@@ -91,11 +93,12 @@ struct Seen {
 
 impl Watched {
     /// Notes a request that has come. The page's own are not shown: it would watch itself.
-    pub fn begin<B>(request: &Request<B>) -> Option<Self> {
+    pub fn begin<B>(request: &Request<B>, id: &RequestId) -> Option<Self> {
         let path = request.uri().path();
         PageRoute::parse(path).is_none().then(|| Self {
             began: Instant::now(),
             time: recent::now(),
+            id: id.clone(),
             method: request.method().clone(),
             path: recent::shortened(path, LONGEST_PATH).to_owned(),
         })
@@ -121,6 +124,7 @@ impl Page {
         let (line, log) = logging::lines_since(since.line);
         let requests = seen.iter().map(|seen| SeenRequest {
             pid: std::process::id(),
+            id: seen.request.id.to_string(),
             time: seen.request.time,
             method: seen.request.method.to_string(),
             path: logging::without_secrets(&seen.request.path),
@@ -189,10 +193,11 @@ mod tests {
     fn a_path_is_kept_without_its_query_and_bounded() {
         let long = format!("/{}?apikey=secret", "x".repeat(1000));
         let request = Request::get(long).body(()).expect("a request");
-        assert_eq!(Watched::begin(&request).expect("watched").path.len(), LONGEST_PATH);
+        let id = RequestId::make();
+        assert_eq!(Watched::begin(&request, &id).expect("watched").path.len(), LONGEST_PATH);
         let request = Request::get("/a?apikey=secret").body(()).expect("a request");
-        assert_eq!(Watched::begin(&request).expect("watched").path, "/a");
+        assert_eq!(Watched::begin(&request, &id).expect("watched").path, "/a");
         let own = Request::get("/-/events").body(()).expect("a request");
-        assert!(Watched::begin(&own).is_none());
+        assert!(Watched::begin(&own, &id).is_none());
     }
 }

@@ -18,7 +18,7 @@ from pserve_runtime.logs import report
 from pserve_runtime.schemas import NAMES_OF_TYPES, Unusable, as_schema, default_of, schema_of
 
 SERVER_NAMES = frozenset(("request", "request_headers", "log", "client_ip", "subpath"))
-"""What the server gives every handler: no client sends it."""
+"""What the server gives every handler: no client sends it as a field."""
 
 PLACES = ("query", "body", "either")
 
@@ -34,7 +34,12 @@ def describe_plugin(instance: BasePlugin, handler: Any, module_doc: Any, plugin_
         described["takes_subpath"] = _takes_subpath(type(instance))
         described["description"] = _docstring(instance, handler, module_doc)
         fields = _from_attribute(instance, plugin_id)
-        described["parameters"] = _from_handler(handler) if fields is None else fields
+        if fields is None:
+            described["parameters"] = _from_handler(handler)
+        else:
+            described["parameters"] = [field for field in fields if field["name"] not in SERVER_NAMES]
+            # Whoever names it among the fields says so: what the code looks at is but a guess.
+            described["takes_subpath"] |= any(field["name"] == "subpath" for field in fields)
         return json.dumps(described, allow_nan=False)
     except Exception as error:
         report("WARNING", f"{plugin_id}: its description cannot be made: {type(error).__name__}: {error}")

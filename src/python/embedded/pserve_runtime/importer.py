@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import importlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
 import types
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,14 +29,20 @@ STANDARD_NAMES = _standard_names()
 
 
 class SourceOnlyLoader(importlib.machinery.SourceFileLoader):
-    """Compiles from source every time: byte-code caches go by whole seconds and would serve stale code."""
+    """Reads the source every time, and compiles it when it is another one than that of the module in use: byte-code
+    caches go by whole seconds and would serve stale code."""
 
     def path_stats(self, path: str) -> dict[str, float]:
         raise OSError("byte-code caches are not used here")
 
     def source_to_code(self, data: bytes, path: str, **options: object) -> types.CodeType:  # type: ignore[override]
         self.source = data
-        self.code: types.CodeType = super().source_to_code(data, path, **options)
+        known = _compiled.get(path)
+        if known is not None and known.source == data:
+            self.code: types.CodeType = known.code
+        else:
+            self.code = super().source_to_code(data, path, **options)
+        _compiled[path] = self
         return self.code
 
     def is_stale(self) -> bool:
@@ -46,6 +52,10 @@ class SourceOnlyLoader(importlib.machinery.SourceFileLoader):
                 return file.read() != getattr(self, "source", None)
         except OSError:
             return True
+
+
+_compiled: weakref.WeakValueDictionary[str, SourceOnlyLoader] = weakref.WeakValueDictionary()
+"""Who compiled each file last, as long as the module is in use."""
 
 
 def _file_of(module: object) -> object:
@@ -105,6 +115,12 @@ class PluginFolder:
         for name, module in list(sys.modules.items()):
             if self.is_inside(_file_of(module)):
                 yield name, module
+
+    def name_of(self, module: types.ModuleType) -> str | None:
+        """The name under which a module of the folder is imported."""
+        usual = (module.__name__, ALIAS_PREFIX + module.__name__)
+        known = next((name for name in usual if sys.modules.get(name) is module), None)
+        return known or next((name for name, other in self.modules() if other is module), None)
 
     def execute(self, path: str) -> types.ModuleType:
         """Runs one plugin file as a module named by its stem, or gives the one that another file just imported."""
@@ -193,20 +209,34 @@ class ImportTransaction:
         self._keep = keep
         self._before = {name: module for name, module in folder.modules() if name not in keep}
         self._fresh: dict[str, types.ModuleType] = {}
+        # Names that were in sight before anything was imported afresh, while the old modules are hidden.
+        self._others: set[str] | None = None
         importlib.invalidate_caches()
 
-    @contextlib.contextmanager
-    def fresh_imports(self) -> Iterator[None]:
-        """Inside, without any await, the old modules are out of sight: what is imported is imported afresh."""
+    def hide_old(self) -> None:
+        """From now on the old modules are out of sight: what is imported is imported afresh. Nobody may wait for
+        anything before `show_old`. It may be called again meanwhile."""
+        if self._others is not None:
+            return
         for name in self._before:
             sys.modules.pop(name, None)
+        self._others = set(sys.modules)
         sys.modules.update(self._fresh)
-        try:
-            yield
-        finally:
-            self._fresh = {name: module for name, module in self._folder.modules() if name not in self._keep}
-            # A module that is new altogether takes nobody's place and stays in sight.
-            sys.modules.update(self._before)
+
+    def show_old(self) -> None:
+        """Everybody sees the old modules again. It may be called when they have been in sight all the time."""
+        if self._others is None:
+            return
+        # Only what is new: to look at every module for every file would take longer than all the rest.
+        added = sys.modules.keys() - self._others - self._fresh.keys()
+        self._others = None
+        self._fresh = {name: sys.modules[name] for name in self._fresh if name in sys.modules}
+        self._fresh.update({name: sys.modules[name] for name in added if self._is_of_folder(name)})
+        # A module that is new altogether takes nobody's place and stays in sight.
+        sys.modules.update(self._before)
+
+    def _is_of_folder(self, name: str) -> bool:
+        return name not in self._keep and self._folder.is_inside(_file_of(sys.modules[name]))
 
     def forget(self, stem: str) -> None:
         """Drops the module of one file that failed."""
@@ -225,6 +255,7 @@ class ImportTransaction:
 
     def roll_back(self) -> None:
         """Ends a failure: every module is again the one from before."""
-        for name in self._fresh:
-            sys.modules.pop(name, None)
+        for name, _ in self._folder.modules():
+            if name not in self._keep:
+                sys.modules.pop(name, None)
         sys.modules.update(self._before)

@@ -151,9 +151,11 @@ class Loader:
                     slot.check_key_setting(has_global_key)
                 outcomes.append(LoadOutcome(path, file.slots, None))
             except BaseException as error:
+                transaction.show_old()
                 outcomes.append(LoadOutcome(path, None, describe(error, self.folder.folder, path)))
                 await self.terminate(list(file.slots), file)
                 transaction.forget(file.stem)
+        transaction.show_old()
         if all(outcome.error is not None for outcome in outcomes):
             transaction.roll_back()
         else:
@@ -163,11 +165,11 @@ class Loader:
     async def _load_one(
         self, file: PluginFile, params: dict[str, Any], config: Any, seconds: float, transaction: ImportTransaction
     ) -> None:
-        with transaction.fresh_imports():
-            module = file.owner.context.run(self.folder.execute, file.path)
-            file.code = getattr(module.__loader__, "code", None)
-            file.docstring = module.__doc__
-            file.module_name = next((name for name, known in self.folder.modules() if known is module), None)
+        transaction.hide_old()
+        module = file.owner.context.run(self.folder.execute, file.path)
+        file.code = getattr(module.__loader__, "code", None)
+        file.docstring = module.__doc__
+        file.module_name = self.folder.name_of(module)
         for cls in _plugin_classes(module):
             owner = Owner(cls.__name__.lower())
             levels.belong_to(owner.name, (cls.__name__, file.stem))
@@ -180,16 +182,21 @@ class Loader:
                 **params,
             }
             try:
-                with transaction.fresh_imports():
-                    instance = owner.context.run(functools.partial(cls, **kwargs))
-                await _initialize(instance, owner, kwargs, seconds)
+                transaction.hide_old()
+                instance = owner.context.run(functools.partial(cls, **kwargs))
+                if callable(getattr(instance, "initialize", None)):
+                    # It may wait.
+                    transaction.show_old()
+                    await _initialize(instance, owner, kwargs, seconds)
                 # Only now: the constructor and `initialize` may set the id, the key or the handler.
                 slot = Slot(instance, owner, file, kwargs)
             except PluginOff as off:
+                transaction.show_old()
                 await cancel_all([owner], TERMINATE_SECONDS)
                 report("INFO", f"{cls.__name__} of {file.path} is off: {off}")
                 continue
             except BaseException:
+                transaction.show_old()
                 await cancel_all([owner], TERMINATE_SECONDS)
                 raise
             owner.name = slot.plugin_id
@@ -221,10 +228,7 @@ class Loader:
 
 
 async def _initialize(instance: BasePlugin, owner: Owner, kwargs: dict[str, Any], seconds: float) -> None:
-    initialize = getattr(instance, "initialize", None)
-    if not callable(initialize):
-        return
-    started = owner.context.run(functools.partial(initialize, **kwargs))
+    started = owner.context.run(functools.partial(instance.initialize, **kwargs))
     if inspect.isawaitable(started):
         task = owner.context.run(asyncio.ensure_future, _in_task(started))
         done, _ = await asyncio.wait([task], timeout=seconds)

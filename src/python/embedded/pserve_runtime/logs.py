@@ -81,6 +81,8 @@ class _Levels:
             # Its level is that of all others; what is logged with it the server's log judges alone.
             return
         level = _pserve.level_of_logger(name)
+        if not level and name not in self._given:
+            return
         logger = logging.getLogger(name)
         if level:
             self._given[name] = level

@@ -19,6 +19,8 @@ const state = {
   pulses: [],
   requests: [],
   log: [],
+  /** The request whose log lines alone are shown. */
+  logOf: null,
   isPaused: false,
 };
 
@@ -147,6 +149,9 @@ function problemOf(body, response) {
   return body.detail ?? `status ${response.status}`;
 }
 
+/** The numbers of workers by process, those of before included. */
+const workerNames = new Map();
+
 // ---- The stream of events -----------------------------------------------------------------------------------------
 
 let reconnectSeconds = 0.5;
@@ -195,12 +200,17 @@ function take(text) {
   if (match[1] === "hello") begin(data);
   else if (match[1] === "plugins") state.files = data;
   else if (match[1] === "pulse") addPulse(data);
-  else if (match[1] === "requests") state.requests = latest(data.all ? [] : state.requests, data.requests, MOST_REQUESTS);
-  else if (match[1] === "log") state.log = latest(data.all ? [] : state.log, data.lines, MOST_LINES);
+  else if (match[1] === "requests") state.requests = latest(state.requests, data.requests, MOST_REQUESTS);
+  else if (match[1] === "log") state.log = latest(state.log, data.lines, MOST_LINES);
 }
 
+const nameOf = (event) => [event.time, event.id ?? event.message].join(" ");
+
+/** What is known with what is new to it. After a break everything comes again, but for what workers had that have gone. */
 function latest(known, more, most) {
-  return [...known, ...more].slice(-most);
+  const names = new Set(known.map(nameOf));
+  const fresh = more.filter((event) => !names.has(nameOf(event)));
+  return [...known, ...fresh].sort((one, other) => one.time - other.time).slice(-most);
 }
 
 function begin(hello) {
@@ -214,7 +224,10 @@ function addPulse(pulse) {
     if (pulse.time <= state.hello.time) return;
     state.pulses = [];
   }
+  // What is zero is not sent.
+  for (const [id, counts] of Object.entries(pulse.plugins)) pulse.plugins[id] = { ...NOTHING, ...counts };
   state.pulses.push(pulse);
+  for (const worker of pulse.workers) workerNames.set(worker.pid, String(worker.number));
   const oldest = pulse.time - WINDOW_SECONDS - PERCENTILE_SECONDS - 5;
   while (state.pulses[0].time < oldest) state.pulses.shift();
 }
@@ -769,13 +782,6 @@ function showWorkers() {
   });
 }
 
-const workerNames = new Map();
-
-function nameOfProcess(pid) {
-  for (const worker of state.pulses.at(-1)?.workers ?? []) workerNames.set(worker.pid, String(worker.number));
-  return workerNames.get(pid) ?? "–";
-}
-
 /** Keeps a list on the screen in step with one in memory, newest first, without touching what is there already. */
 function keepList(place, items, makeItem) {
   const shown = keepList.shown.get(place) ?? new Map();
@@ -787,13 +793,11 @@ function keepList(place, items, makeItem) {
       shown.delete(item);
     }
   }
-  for (const item of items) {
-    if (!shown.has(item)) {
-      const element = makeItem(item);
-      shown.set(item, element);
-      place.prepend(element);
-    }
-  }
+  [...items].reverse().forEach((item, at) => {
+    if (!shown.has(item)) shown.set(item, makeItem(item));
+    const element = shown.get(item);
+    if (place.children[at] !== element) place.insertBefore(element, place.children[at] ?? null);
+  });
 }
 keepList.shown = new WeakMap();
 
@@ -808,9 +812,38 @@ function requestRow(request) {
     cell("Status", `status ${kind}`, String(request.status)),
     cell("Took", "number nowrap took", duration(request.seconds)),
     cell("Size", "number nowrap size", size(request.bytes)),
-    cell("Worker", "number worker", nameOfProcess(request.pid)),
+    cell("Worker", "number worker", workerNames.get(request.pid) ?? "–"),
+    cell("Log of", "id", idButton(request.id)),
   );
 }
+
+/** The id of a request: shows its log lines alone, and all again. */
+function idButton(id) {
+  return make("button", { type: "button", class: "id", "data-id": id, "aria-pressed": String(state.logOf === id), "aria-label": `Log lines of request ${id}`, title: id, onclick: (event) => showLogOf(state.logOf === id ? null : id, event.currentTarget) }, id);
+}
+
+/** What asked for the lines of one request, where the focus goes back to. */
+let askedFor = null;
+
+function showLogOf(id, button) {
+  state.logOf = id;
+  askedFor = id === null ? null : button;
+  if (id !== null) get("log-level").value = "0";
+  for (const other of document.querySelectorAll("button.id")) other.setAttribute("aria-pressed", String(other.dataset.id === id));
+  setText(get("log-of"), id === null ? "" : `Only lines of request ${id}`);
+  get("log-all").hidden = id === null;
+  showLists();
+  if (id === null) return;
+  get("log").scrollIntoView();
+  get("log-all").focus({ preventScroll: true });
+}
+
+get("log-all").addEventListener("click", () => {
+  const back = askedFor;
+  showLogOf(null);
+  // It may be one of the lines, which have just been there alone, or of a request that is not listed any more.
+  (back?.isConnected ? back : get("log-level")).focus();
+});
 
 const SEVERITIES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 
@@ -821,7 +854,7 @@ function logItem(line) {
     {},
     make("time", { datetime: new Date(line.time * 1000).toISOString() }, timeOf(line.time)),
     make("span", { class: rank >= 3 ? "bad" : rank === 2 ? "warning" : "name" }, line.severity.toLowerCase()),
-    make("span", { class: "text" }, line.name === "pserve" ? null : make("span", { class: "name" }, `${line.name}: `), line.message.trimEnd()),
+    make("span", { class: "text" }, line.name === "pserve" ? null : make("span", { class: "name" }, `${line.name}: `), line.message.trimEnd(), line.request_id ? " " : null, line.request_id ? idButton(line.request_id) : null),
   );
 }
 
@@ -829,9 +862,11 @@ function showLists() {
   keepList(get("request-rows"), state.requests, requestRow);
   get("no-requests").hidden = state.requests.length > 0;
   const least = Number(get("log-level").value);
-  const lines = state.log.filter((line) => SEVERITIES.indexOf(line.severity) >= least);
+  const isWanted = (line) => SEVERITIES.indexOf(line.severity) >= least && (state.logOf === null || line.request_id === state.logOf);
+  const lines = state.log.filter(isWanted);
   keepList(get("log-lines"), lines, logItem);
   get("no-lines").hidden = lines.length > 0;
+  setText(get("no-lines"), state.log.length === 0 ? "No line yet." : state.logOf === null ? "No line that is so bad." : "The log has no line of this request.");
 }
 
 get("log-level").addEventListener("change", showLists);
@@ -1086,6 +1121,7 @@ async function readAnswer(response) {
 }
 
 function hideAnswer() {
+  get("answer-log").hidden = true;
   get("answer-headers-box").hidden = true;
   get("answer-body").hidden = true;
 }
@@ -1097,6 +1133,9 @@ function showAnswer(response, { bytes, isCut }, seconds) {
   setText(status, `${response.status} ${response.statusText}`.trim() + ` · ${duration(seconds)} · ${isCut ? "more than " : ""}${size(bytes.length)}`);
   get("answer-headers").replaceChildren(...[...response.headers].flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   get("answer-headers-box").hidden = false;
+  const id = response.headers.get("x-request-id");
+  get("answer-log").hidden = !id;
+  get("answer-log").onclick = (event) => showLogOf(id, event.currentTarget);
   const text = readable(bytes, kind);
   get("answer-body").hidden = bytes.length === 0;
   setText(get("answer-body"), text.length > LONGEST_SHOWN ? `${text.slice(0, LONGEST_SHOWN)}\n… and more` : text);
