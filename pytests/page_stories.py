@@ -116,6 +116,11 @@ def _(scene: Scene) -> None:
     scene.variables["PSERVE_PATHS_PLUGINS"] = "python_plugins"
     scene.run("pserve call hello name=Ada")
     scene.run('echo \'{"name": "Ada"}\' | pserve call')
+    crash = "    def request_handler(self, **data):\n        __import__('ctypes').string_at(0)\n"
+    source = f"from plugincore.baseplugin import BasePlugin\n\n\nclass Greeter(BasePlugin):\n{crash}"
+    scene.write("python_plugins/greeter.py", source)
+    scene.run("pserve call greeter")
+    (scene.folder / "python_plugins" / "greeter.py").unlink()
     scene.serve("[plugin_parms]\nsysteminfo=interval=3\n")
     scene.run("pserve plugins")
 
