@@ -368,6 +368,41 @@ def test_what_a_plain_handler_returns_to_be_awaited_has_its_context(ways: Server
     assert ways.get("/plain/seen").text == "nothing"
 
 
+CLEANUP = """
+import asyncio
+from plugincore.baseplugin import BasePlugin
+
+
+class Late(BasePlugin):
+    async def request_handler(self, **data):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise KeyError("in the clean-up")
+
+
+class Stubborn(BasePlugin):
+    # Takes no notice, and comes to an end later.
+    async def request_handler(self, **data):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.log.info("goes on")
+        await asyncio.sleep(0.01)
+        self.log.info("has ended")
+        return "too late"
+"""
+
+
+def test_what_is_raised_after_a_call_was_given_up_is_logged(start: Start) -> None:
+    server = start({"cleanup.py": CLEANUP}, ini="[limits]\nrequest_timeout=0.05\n")
+    assert server.get("/late").status == 504
+    server.wait_for_log("KeyError: 'in the clean-up'")
+    assert server.get("/stubborn").status == 504
+    server.wait_for_log("has ended")
+    assert "too late" not in server.log
+
+
 ANYIO = """
 import anyio
 from plugincore.baseplugin import BasePlugin

@@ -376,8 +376,7 @@ def test_what_the_values_own_code_changes_does_no_harm(start, env):
 def test_a_key_that_clears_its_dict_has_its_value_all_the_same(start, env):
     server = start({"changes.py": HOOKS}, env=env)
     assert server.get("/changes/level_clears").json() == {"answer": [[["v" * 40], ["u" * 90]]]}
-    for path in ("key_clears", "collector_clears"):
-        assert "changed size during iteration" in server.get(f"/changes/{path}").text
+    assert "changed size during iteration" in server.get("/changes/key_clears").text
 
 
 def test_what_has_no_end_is_an_error(start):
