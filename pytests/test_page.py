@@ -144,6 +144,89 @@ def test_a_plugin_is_tried(start, show) -> None:
     expect(row(page, "greeter").get_by_text("Errors so far").locator("xpath=following-sibling::dd")).to_have_text("1")
 
 
+ODD = """
+import asyncio
+from aiohttp import web
+from plugincore.baseplugin import BasePlugin
+class Odd(BasePlugin):
+    parameters = {'what': str}
+    def __init__(self, **data):
+        super().__init__(**data)
+        self._plugin_id = 'odd one'
+    async def request_handler(self, request=None, what='', **data):
+        if what == 'huge': return [{'number': number, 'text': 'x' * 100} for number in range(40_000)]
+        if what == 'bytes': return b'\\x00\\x01PNG' + bytes(300)
+        if what == 'no json': return web.Response(text='{"a": 1,,}', content_type='application/json')
+        if what == 'here': raise web.HTTPFound('/odd%20one?what=no+json')
+        if what == 'elsewhere': raise web.HTTPFound('http://192.0.2.1/')
+        if what == 'hangs': await asyncio.sleep(1000)
+        if what == 'stream':
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(b'one more')
+                await asyncio.sleep(0.1)
+"""
+
+
+def test_odd_answers_are_told_from_each_other(start, show) -> None:
+    server = start({"odd one.py": ODD}, ini=ON)
+    watched = show(server)
+    page = watched.page
+    live(page)
+    status, body = page.locator("#answer-status"), page.locator("#answer-body")
+
+    def call(what: str) -> None:
+        page.get_by_label("what", exact=True).fill(what)
+        page.get_by_role("button", name="Call", exact=True).click()
+
+    expect(page.locator("#curl")).to_contain_text("/odd%20one")
+    call("huge")
+    expect(status).to_contain_text(re.compile(r"^200 OK · .* · more than \d.\d MB$"))
+    expect(body).to_contain_text("… and more")
+    call("bytes")
+    expect(body).to_contain_text("305 bytes of application/octet-stream, which are not text")
+    expect(body).to_contain_text("0000  00 01 50 4e 47 00")
+    call("no json")
+    expect(body).to_have_text('{"a": 1,,}')
+    call("here")
+    expect(page.locator("#answer-from")).to_contain_text("/odd%20one?what=no+json, which answers this")
+    call("elsewhere")
+    expect(status).to_have_text("The answer sends on to another server, where this page does not go")
+    assert any("Content Security Policy" in text for text in watched.said)
+    watched.said.clear()
+    refused = [request for request in watched.requests if request.url == "http://192.0.2.1/"]
+    assert [request.failure for request in refused] == ["csp"]
+    watched.requests.remove(refused[0])
+    call("hangs")
+    expect(status).to_have_text("Calling")
+    page.get_by_role("button", name="Stop").click()
+    expect(status).to_have_text("Stopped")
+    call("stream")
+    expect(status).to_have_text("200 OK · still coming")
+    expect(body).to_contain_text("one more")
+    page.get_by_role("button", name="Stop").click()
+    expect(status).to_contain_text(re.compile(r"^200 OK · .* B stopped$"))
+    expect(body).to_contain_text("one more")
+
+
+def test_long_texts_break_and_are_cut(start, show) -> None:
+    word = "m" * 1500
+    source = GREETER.replace("Greets whoever calls.", f"Greets {word}").replace("asked to fail", word)
+    server = start({"greeter.py": source, "broken.py": f"raise ValueError('{word}')\n"}, ini=ON)
+    page = show(server, viewport={"width": 390, "height": 844}).page
+    live(page)
+    server.get("/greeter?fail=1")
+    expect(page.locator("#log-lines")).to_contain_text(word)
+    page.get_by_role("button", name="Details of greeter").click()
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.locator("#answer-status")).to_contain_text("200")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    said = page.locator(".trouble .said").text_content()
+    assert len(said) < 500 and said.endswith(" …")
+    expect(page.get_by_role("region", name="Traceback of broken.py")).to_contain_text(word)
+
+
 def test_fields_that_a_plugin_tells_of_are_in_the_form(start, show) -> None:
     source = """
 from typing import Literal

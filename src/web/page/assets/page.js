@@ -10,6 +10,12 @@ const MOST_LINES = 300;
 const LONGEST_ANSWER = 1 << 20;
 // The answer's text is shown up to here: more would make the page slow.
 const LONGEST_SHOWN = 200_000;
+// So much of what is no text is shown byte by byte.
+const MOST_DUMPED = 256;
+// How often an answer that goes on and on is shown anew.
+const SHOW_SECONDS = 0.5;
+const STILL_COMING = "still coming";
+const LONGEST_MESSAGE = 400;
 const WITHOUT_BODY = ["GET", "HEAD"];
 const BASE = new URL("..", location.href);
 
@@ -132,7 +138,7 @@ async function control(button, path, done) {
     const body = await response.json().catch(() => ({}));
     const took = duration((performance.now() - began) / 1000);
     if (response.ok) say(`${done(body)} (${took})`);
-    else say(`That failed: ${problemOf(body, response)}`);
+    else say(`That failed: ${shortened(problemOf(body, response))}`);
   } catch {
     say("The server did not answer. The connection was lost.");
   } finally {
@@ -296,15 +302,16 @@ function countsAt(pulse, id) {
   return pulse.all;
 }
 
-/** Points of a plot: how much a counter grew in each second. A counter that went down began anew. */
-function rates(id, name) {
-  return state.pulses.slice(1).map((pulse, at) => {
-    const before = state.pulses[at];
-    const seconds = pulse.time - before.time;
-    const grown = countsAt(pulse, id)[name] - countsAt(before, id)[name];
-    return { time: pulse.time, value: seconds > 4 ? null : Math.max(grown, 0) / Math.max(seconds, 0.2) };
-  });
+/** How much a counter grew in the second before a pulse. A counter that went down began anew. */
+function rate(id, name, at) {
+  const [before, pulse] = [state.pulses[at - 1], state.pulses[at]];
+  if (!before) return null;
+  const seconds = pulse.time - before.time;
+  const grown = countsAt(pulse, id)[name] - countsAt(before, id)[name];
+  return seconds > 4 ? null : Math.max(grown, 0) / Math.max(seconds, 0.2);
 }
+
+const rates = (id, name) => state.pulses.map((pulse, at) => ({ time: pulse.time, value: rate(id, name, at) })).slice(1);
 
 const levels = (id, name) => state.pulses.map((pulse) => ({ time: pulse.time, value: countsAt(pulse, id)[name] }));
 
@@ -565,7 +572,7 @@ class PluginRow {
     }
     this.plots = plotsOf(this.id);
     this.fillMore();
-    this.draw();
+    this.drawLines();
   }
 
   fillMore() {
@@ -593,20 +600,35 @@ class PluginRow {
   draw() {
     const last = state.pulses.length - 1;
     const counts = countsAt(state.pulses[last], this.id);
-    const rate = rates(this.id, "answers");
-    setText(this.values.rate, number(rate.at(-1)?.value ?? 0));
-    this.rate.draw(rate, 1);
-    const slow = percentiles(this.id, 0.95);
+    setText(this.values.rate, number(rate(this.id, "answers", last) ?? 0));
     const half = percentile(this.id, 0.5, last);
-    setText(this.values.latency, half === null ? "–" : durations(half, slow.at(-1).value));
-    this.latency.draw(slow, 0.002);
+    setText(this.values.latency, half === null ? "–" : durations(half, percentile(this.id, 0.95, last)));
     setText(this.values.errors, number(counts.errors));
     this.values.errors.className = counts.errors > 0 ? "value bad" : "value";
-    this.errors.draw(rates(this.id, "errors"), 1);
     setText(this.values.calls, `${number(counts.running)} / ${number(counts.waiting)}`);
+    if (this.isOnScreen) this.drawLines();
+  }
+
+  /** Of hundreds of plugins few are on the screen, and lines are what takes time. */
+  drawLines() {
+    this.rate.draw(rates(this.id, "answers"), 1);
+    this.latency.draw(percentiles(this.id, 0.95), 0.002);
+    this.errors.draw(rates(this.id, "errors"), 1);
     this.plots?.forEach((plot) => plot.draw());
   }
 }
+
+const comesIntoSight = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const row = [...rows.values()].find((one) => one.item === target);
+      if (!row) continue;
+      row.isOnScreen = isIntersecting;
+      if (isIntersecting && !state.isPaused) row.drawLines();
+    }
+  },
+  { rootMargin: "200px" },
+);
 
 const KEY_WORDS = {
   none: "none",
@@ -616,6 +638,8 @@ const KEY_WORDS = {
   never: "nobody may call it",
 };
 
+/** A message that would fill the screen, up to where it still helps; the traceback has all of it. */
+const shortened = (text) => (text.length > LONGEST_MESSAGE ? `${text.slice(0, LONGEST_MESSAGE)} …` : text);
 const firstLine = (text) => (text ?? "").trim().split("\n")[0];
 
 /** What a field may be, in words. */
@@ -664,12 +688,16 @@ function showFiles() {
   for (const file of state.files.files) {
     for (const plugin of file.plugins) {
       here.add(plugin.name);
-      if (!rows.has(plugin.name)) rows.set(plugin.name, new PluginRow(plugin.name));
+      if (!rows.has(plugin.name)) {
+        rows.set(plugin.name, new PluginRow(plugin.name));
+        comesIntoSight.observe(rows.get(plugin.name).item);
+      }
       rows.get(plugin.name).describe(plugin, file);
     }
   }
   for (const [id, row] of rows) {
     if (!here.has(id)) {
+      comesIntoSight.unobserve(row.item);
       row.item.remove();
       rows.delete(id);
     }
@@ -699,7 +727,7 @@ function trouble(file) {
   const stem = stemOf(file.file);
   const where = error.line ? `${fileName(error.file ?? file.file)}, line ${error.line}` : fileName(file.file);
   // A SyntaxError says this once more.
-  const message = error.message.replace(` (${where})`, "");
+  const message = shortened(error.message.replace(` (${where})`, ""));
   const served = file.plugins.map((plugin) => `/${plugin.name}`);
   const traceback = error.traceback.trimEnd();
   const isQuarantined = error.type === "Quarantined";
@@ -882,7 +910,7 @@ const KEY_HINTS = {
 };
 
 /** What the form asks for now. */
-const form = { plugin: null, running: null };
+const form = { plugin: null, running: null, isBlocked: false };
 const pluginNamed = (id) => state.files?.files.flatMap((file) => file.plugins).find((plugin) => plugin.name === id) ?? null;
 
 function offerPlugins() {
@@ -1076,20 +1104,31 @@ get("try-form").addEventListener("submit", async (event) => {
   if (form.running || !form.plugin) return;
   const plan = planned();
   form.running = new AbortController();
+  form.isBlocked = false;
   get("try-stop").hidden = false;
   get("try-send").disabled = true;
+  hideAnswer();
   get("answer-status").className = "";
   setText(get("answer-status"), "Calling");
   const began = performance.now();
+  const seconds = () => (performance.now() - began) / 1000;
+  let received = null;
   try {
     const headers = { ...plan.headers, ...keyFields(plan.key) };
     const response = await fetch(plan.url, { method: plan.method, headers, body: plan.body, cache: "no-store", signal: form.running.signal });
-    const answer = await readAnswer(response);
-    showAnswer(response, answer, (performance.now() - began) / 1000);
+    received = { response, parts: [], length: 0, isWhole: false, seconds: seconds() };
+    showHead(received, plan);
+    await readAnswer(received, seconds);
+    showBody(received, seconds(), "");
   } catch (problem) {
-    hideAnswer();
-    get("answer-status").className = "bad";
-    setText(get("answer-status"), problem.name === "AbortError" ? "Stopped" : problem instanceof TypeError && /header|ISO/i.test(problem.message) ? "This key cannot be sent in a header" : "No answer: the connection was lost");
+    const isStopped = problem.name === "AbortError";
+    if (received) {
+      showBody(received, seconds(), isStopped ? "stopped" : "broken off");
+      if (!isStopped) get("answer-status").className = "bad";
+    } else {
+      get("answer-status").className = "bad";
+      setText(get("answer-status"), isStopped ? "Stopped" : await whyNot(problem));
+    }
   } finally {
     form.running = null;
     get("try-stop").hidden = true;
@@ -1097,27 +1136,46 @@ get("try-form").addEventListener("submit", async (event) => {
   }
 });
 
+/** Why there is no answer, in words. */
+async function whyNot(problem) {
+  if (problem instanceof TypeError && /header|ISO/i.test(problem.message)) return "This key cannot be sent in a header";
+  // The browser tells of it after the failure, and not where it would lead.
+  await new Promise((done) => setTimeout(done, 100));
+  if (form.isBlocked) return "The answer sends on to another server, where this page does not go";
+  return "No answer: the connection was lost";
+}
+
+document.addEventListener("securitypolicyviolation", (event) => {
+  if (event.effectiveDirective === "connect-src") form.isBlocked = true;
+});
+
 get("try-stop").addEventListener("click", () => form.running?.abort());
 
-/** The body of an answer, as far as it is not too long. */
-async function readAnswer(response) {
-  if (!response.body) return { bytes: new Uint8Array(), isCut: false };
-  const reader = response.body.getReader();
-  const parts = [];
-  let length = 0;
-  for (;;) {
+/** Reads the body of an answer, as far as it is not too long. One that takes its time is shown as it comes. */
+async function readAnswer(received, seconds) {
+  const reader = received.response.body?.getReader();
+  let shown = seconds();
+  while (reader && received.length < LONGEST_ANSWER) {
     const { value, done } = await reader.read();
-    if (done) break;
-    parts.push(value);
-    length += value.length;
-    if (length > LONGEST_ANSWER) {
-      reader.cancel();
-      break;
+    if (done) {
+      received.isWhole = true;
+      return;
+    }
+    received.parts.push(value);
+    received.length += value.length;
+    if (seconds() > shown + SHOW_SECONDS) {
+      shown = seconds();
+      showBody(received, shown, STILL_COMING);
     }
   }
+  if (reader) reader.cancel();
+  else received.isWhole = true;
+}
+
+function bytesOf({ parts, length }) {
   const bytes = new Uint8Array(length);
   parts.reduce((at, part) => (bytes.set(part, at), at + part.length), 0);
-  return { bytes, isCut: length > LONGEST_ANSWER };
+  return bytes;
 }
 
 function hideAnswer() {
@@ -1126,34 +1184,60 @@ function hideAnswer() {
   get("answer-body").hidden = true;
 }
 
-function showAnswer(response, { bytes, isCut }, seconds) {
-  const status = get("answer-status");
-  status.className = response.ok ? "good" : response.status >= 500 ? "bad" : "warning";
-  const kind = response.headers.get("content-type") ?? "";
-  setText(status, `${response.status} ${response.statusText}`.trim() + ` · ${duration(seconds)} · ${isCut ? "more than " : ""}${size(bytes.length)}`);
+/** What is known before the body has come. */
+function showHead({ response }, plan) {
+  get("answer-status").className = response.ok ? "good" : response.status >= 500 ? "bad" : "warning";
   get("answer-headers").replaceChildren(...[...response.headers].flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   get("answer-headers-box").hidden = false;
   const id = response.headers.get("x-request-id");
   get("answer-log").hidden = !id;
   get("answer-log").onclick = (event) => showLogOf(id, event.currentTarget);
-  const text = readable(bytes, kind);
-  get("answer-body").hidden = bytes.length === 0;
+  setText(get("answer-from"), response.redirected && response.url !== plan.url.href ? `Sent on to ${response.url}, which answers this:` : "");
+}
+
+function showBody(received, seconds, how) {
+  const { response, length, isWhole } = received;
+  const kind = response.headers.get("content-type") ?? "";
+  // What was compressed on the way has another length there.
+  const announced = response.headers.has("content-encoding") ? null : response.headers.get("content-length");
+  const isCut = !isWhole && how === "";
+  const much = isCut ? (announced ? `${size(Number(announced))}, not all of it read` : `more than ${size(length)}`) : size(length);
+  const status = `${response.status} ${response.statusText}`.trim();
+  // Said once and not at each piece: it is read out.
+  setText(get("answer-status"), how === STILL_COMING ? `${status} · ${how}` : [status, duration(seconds), how ? `${much} ${how}` : much].join(" · "));
+  const text = readable(bytesOf(received), kind, isWhole);
+  get("answer-body").hidden = length === 0;
   setText(get("answer-body"), text.length > LONGEST_SHOWN ? `${text.slice(0, LONGEST_SHOWN)}\n… and more` : text);
 }
 
-/** A body for people: JSON indented, text as it is, and of anything else what it is. */
-function readable(bytes, kind) {
+/** A body for people: JSON indented, text as it is, and of anything else what it is and how it begins. */
+function readable(bytes, kind, isWhole) {
   let text;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    // A letter may be cut in two where not all has been read.
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: !isWhole });
   } catch {
-    return `${plural(bytes.length, "byte")} of ${kind || "an unknown type"}, which are not text`;
+    return dump(bytes, kind);
   }
+  // No text has these; a terminal's colours are not shown either.
+  if (/[\0-\x08\x0e-\x1a]/.test(text)) return dump(bytes, kind);
   try {
     return kind.includes("json") || /^\s*[[{]/.test(text) ? JSON.stringify(JSON.parse(text), null, 2) : text;
   } catch {
     return text;
   }
+}
+
+function dump(bytes, kind) {
+  const lines = [`${plural(bytes.length, "byte")} of ${kind || "an unknown type"}, which are not text`, ""];
+  for (let at = 0; at < Math.min(bytes.length, MOST_DUMPED); at += 16) {
+    const row = [...bytes.subarray(at, Math.min(at + 16, MOST_DUMPED))];
+    const hex = row.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+    const letters = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : ".")).join("");
+    lines.push(`${at.toString(16).padStart(4, "0")}  ${hex.padEnd(48)} ${letters}`);
+  }
+  if (bytes.length > MOST_DUMPED) lines.push("…");
+  return lines.join("\n");
 }
 
 get("curl-copy").addEventListener("click", async () => {
