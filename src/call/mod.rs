@@ -18,7 +18,7 @@ use anyhow::Context;
 use crate::cli::{CallArguments, Cli};
 use crate::config::Config;
 use crate::config::live::LiveConfig;
-use crate::flight::FlightRecorder;
+use crate::flight::{self, FlightRecorder};
 use crate::handoff::Link;
 use crate::logging::Need;
 use crate::plugins::Plugins;
@@ -36,6 +36,9 @@ const END_LIMIT: Duration = Duration::from_secs(8);
 
 /// How long Python may take for its last steps.
 const LAST_STEPS_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long an answer is held back when the plugin has just asked for the end of its process.
+const DEATH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The statuses of answers that are errors.
 const FIRST_ERROR: u16 = 400;
@@ -90,9 +93,9 @@ fn call(
     let end_asked = shutdown::note_end_asked().context("cannot listen for signals")?;
     let settings = config.settings.clone();
     let config = Arc::new(LiveConfig::new(config));
-    let flight = FlightRecorder::open(flight).context("cannot open the flight recorder")?;
+    let recorder = FlightRecorder::open(&flight).context("cannot open the flight recorder")?;
     let options =
-        InterpreterOptions { flight: Some(Arc::new(flight)), ..worker::interpreter_options(cli, &config, &settings) };
+        InterpreterOptions { flight: Some(Arc::new(recorder)), ..worker::interpreter_options(cli, &config, &settings) };
     python::keep_from_children([parent.as_fd()].into_iter());
     let interpreter = Interpreter::start(&options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -106,7 +109,8 @@ fn call(
     let site = Arc::new(Site::new(config, plugins, Arc::default(), link, None, None));
     let status = Arc::new(AtomicI32::new(exit_status::FAILURE));
     let stops = Stops::listen(signals, &parent)?;
-    let call = Call { site, interpreter: interpreter.clone(), wanted, output, status: Arc::clone(&status), parent };
+    let call =
+        Call { site, interpreter: interpreter.clone(), wanted, output, status: Arc::clone(&status), parent, flight };
     runtime.spawn(call.run(stops));
     interpreter.run()?;
     // A plugin may signal its own process and answer as if nothing were.
@@ -121,6 +125,7 @@ struct Call {
     output: Output,
     status: Arc<AtomicI32>,
     parent: Arc<UnixStream>,
+    flight: OwnedFd,
 }
 
 impl Call {
@@ -161,6 +166,10 @@ impl Call {
             return Ok(if is_typing_error { exit_status::USAGE } else { exit_status::FAILURE });
         }
         let mut answer = ask(Arc::clone(&self.site), self.wanted.request.clone()).await?;
+        // The end that a plugin has asked for may come a moment after the answer of a handler that goes on meanwhile.
+        if flight::read(&self.flight).note.is_some() {
+            tokio::time::sleep(DEATH_PATIENCE).await;
+        }
         let (status, version) = (answer.head().status(), answer.head().version());
         if self.wanted.must_include_head {
             self.output.write_head(version, status, answer.head().headers())?;
