@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const EMBEDDED: &str = "src/python/embedded";
+const CAN_WRITE: &str = "cargo's folder for what a build makes can be written";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -33,19 +34,19 @@ fn compile(executable: &str, into: &Path) {
             "cargo:warning=the embedded Python files are compiled at each start, as {executable:?} cannot do it now"
         );
         write_empty(Path::new(EMBEDDED), into);
+        std::fs::write(into.join("magic"), []).expect(CAN_WRITE);
     }
 }
 
 /// A file that holds nothing for each that could not be compiled.
 fn write_empty(sources: &Path, into: &Path) {
-    std::fs::create_dir_all(into).expect("cargo's folder for what a build makes can be written");
-    std::fs::write(into.join("magic"), []).expect("cargo's folder for what a build makes can be written");
+    std::fs::create_dir_all(into).expect(CAN_WRITE);
     for entry in std::fs::read_dir(sources).expect("the embedded files are there").flatten() {
         let (path, target) = (entry.path(), into.join(entry.file_name()));
         if path.is_dir() {
             write_empty(&path, &target);
         } else {
-            std::fs::write(target, []).expect("cargo's folder for what a build makes can be written");
+            std::fs::write(target, []).expect(CAN_WRITE);
         }
     }
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("PSERVE_BINARY", ROOT / "target" / "debug" / "pserve"))
@@ -31,6 +32,36 @@ def eventually(is_so: Callable[[], Any]) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it does not come to be"
         time.sleep(0.01)
+
+
+HOLDING = """
+import threading
+from plugincore.baseplugin import BasePlugin
+
+GATE = threading.Event()
+
+
+class Hold(BasePlugin):
+    # Keeps the event loop to itself, so that calls queue up and begin in one go.
+    async def request_handler(self, **data):
+        GATE.clear()
+        self.log.info("holds the loop")
+        GATE.wait(60)
+        return "held"
+
+
+class Release(BasePlugin):
+    def request_handler(self, **data):
+        GATE.set()
+        return "released"
+"""
+
+
+def gauge(server: Server, name: str, plugin: str) -> float:
+    """What `/metrics` says of a plugin, in all workers."""
+    families = text_string_to_metric_families(server.get("/metrics").text)
+    samples = (sample for family in families if family.name == name for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.labels["plugin"] == plugin)
 
 
 class Reply:

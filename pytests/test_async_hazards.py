@@ -7,30 +7,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import PATIENCE, Server, Start, eventually
-from prometheus_client.parser import text_string_to_metric_families
+from conftest import HOLDING, PATIENCE, Server, Start, eventually, gauge
 
 SHARED = """
 import asyncio
-import threading
 from plugincore.baseplugin import BasePlugin
-
-GATE = threading.Event()
-
-
-class Hold(BasePlugin):
-    # Keeps the event loop to itself, so that calls queue up and begin in one go.
-    async def request_handler(self, **data):
-        GATE.clear()
-        self.log.info("holds the loop")
-        GATE.wait(60)
-        return "held"
-
-
-class Release(BasePlugin):
-    def request_handler(self, **data):
-        GATE.set()
-        return "released"
 
 
 class Shared(BasePlugin):
@@ -81,19 +62,13 @@ class Unawaited(BasePlugin):
 """
 
 
-def waiting(server: Server, plugin: str) -> float:
-    families = text_string_to_metric_families(server.get("/metrics").text)
-    samples = [sample for family in families if family.name == "pserve_requests_waiting" for sample in family.samples]
-    return sum(sample.value for sample in samples if sample.labels["plugin"] == plugin)
-
-
 def in_one_go(server: Server, path: str, count: int) -> list[str]:
     """The answers to calls that begin together."""
     with ThreadPoolExecutor(count + 1) as pool:
         held = pool.submit(server.get, "/hold")
         server.wait_for_log("holds the loop")
         calls = [pool.submit(server.get, path) for _ in range(count)]
-        eventually(lambda: waiting(server, path.strip("/")) == count)
+        eventually(lambda: gauge(server, "pserve_requests_waiting", path.strip("/")) == count)
         server.get("/release")
         assert held.result(PATIENCE).text == "held"
         return sorted(call.result(PATIENCE).text for call in calls)
@@ -104,7 +79,7 @@ def in_one_go(server: Server, path: str, count: int) -> list[str]:
     [("shared", "shared"), ("sharedbeforeitstask", "shared"), ("oneleaves", "cancelled")],
 )
 def test_calls_that_begin_together_may_wait_for_one_future(start: Start, plugin: str, answer: str) -> None:
-    server = start({"shared.py": SHARED})
+    server = start({"shared.py": SHARED, "holding.py": HOLDING})
     assert in_one_go(server, f"/{plugin}", 5) == [answer] * 5
 
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from conftest import PATIENCE, Server, Start, eventually
-from prometheus_client.parser import text_string_to_metric_families
+from conftest import HOLDING, PATIENCE, Server, Start, eventually, gauge
 
 PLUGIN = """
 import asyncio
@@ -18,7 +17,6 @@ from plugincore.baseplugin import BasePlugin
 
 ENDED = []
 MAY_END = threading.Event()
-GATE = threading.Event()
 
 
 class Turns(BasePlugin):
@@ -80,26 +78,11 @@ class FastPlain(BasePlugin):
         return {"before": len(ENDED)}
 
 
-class Hold(BasePlugin):
-    # Keeps the event loop to itself, so that calls queue up.
-    async def request_handler(self, **data):
-        GATE.clear()
-        self.log.info("holds the loop")
-        GATE.wait(60)
-        return "held"
-
-
-class Word(BasePlugin):
+class End(BasePlugin):
     def request_handler(self, **data):
-        {"end": MAY_END, "release": GATE}[data["subpath"]].set()
+        MAY_END.set()
         return list(ENDED)
 """
-
-
-def gauge(server: Server, name: str, plugin: str) -> float:
-    families = text_string_to_metric_families(server.get("/metrics").text)
-    samples = (sample for family in families if family.name == name for sample in family.samples)
-    return sum(sample.value for sample in samples if sample.labels["plugin"] == plugin)
 
 
 def ask(server: Server, path: str) -> socket.socket:
@@ -132,7 +115,7 @@ def test_thousands_of_short_turns_keep_no_other_plugin_from_answering(start: Sta
         eventually(lambda: gauge(server, "pserve_requests_in_flight", "turns") == 1)
         fast_ones_answer(server)
         assert not any(one.done() for one in slow)
-        assert "turns" not in server.get("/word/end").json()
+        assert "turns" not in server.get("/end").json()
         assert slow[0].result(PATIENCE).json()["turns"] > 50
         assert slow[1].result(PATIENCE).text == "callbacks"
 
@@ -142,12 +125,12 @@ def test_a_burst_of_calls_that_compute_and_wait_keeps_no_other_plugin_from_answe
     with burst(server, "/chunks", 500) as slow:
         eventually(lambda: gauge(server, "pserve_requests_in_flight", "chunks") == 500)
         fast_ones_answer(server)
-        assert "chunks" not in server.get("/word/end").json()
+        assert "chunks" not in server.get("/end").json()
         assert {status(one) for one in slow} == {"200"}
 
 
 def test_a_call_does_not_wait_for_the_whole_queue_of_another_plugin(start: Start) -> None:
-    server = start({"fair.py": PLUGIN})
+    server = start({"fair.py": PLUGIN, "holding.py": HOLDING})
     with burst(server, "/hold", 1) as held:
         server.wait_for_log("holds the loop")
         with burst(server, "/onechunk", 300) as slow:
@@ -155,9 +138,9 @@ def test_a_call_does_not_wait_for_the_whole_queue_of_another_plugin(start: Start
             with burst(server, "/fast", 1) as fast, burst(server, "/fastwaits", 1) as waits:
                 for plugin in ("fast", "fastwaits"):
                     eventually(lambda plugin=plugin: gauge(server, "pserve_requests_waiting", plugin) == 1)
-                server.get("/word/release")
+                server.get("/release")
                 assert {status(one) for one in [*held, *fast, *waits, *slow]} == {"200"}
-    ended = server.get("/word/end").json()
+    ended = server.get("/end").json()
     assert ended.count("chunk") == 300
     assert ended.index("fast") < 10, "the last call of the queue was another plugin's only one"
 
@@ -172,7 +155,7 @@ class Ordered(BasePlugin):
         ENDED.append(int(data["n"]))
 """
     )
-    server = start({"fair.py": source})
+    server = start({"fair.py": source, "holding.py": HOLDING})
     with burst(server, "/hold", 1) as held:
         server.wait_for_log("holds the loop")
         with ExitStack() as stack:
@@ -180,6 +163,6 @@ class Ordered(BasePlugin):
             for number in range(40):
                 calls.append(stack.enter_context(ask(server, f"/ordered?n={number}")))
                 eventually(lambda number=number: gauge(server, "pserve_requests_waiting", "ordered") == number + 1)
-            server.get("/word/release")
+            server.get("/release")
             assert {status(one) for one in [*held, *calls]} == {"200"}
-    assert server.get("/word/end").json() == list(range(40))
+    assert server.get("/end").json() == list(range(40))

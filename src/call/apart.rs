@@ -1,12 +1,9 @@
 //! Plugin code runs in a child process, seen from outside: whatever ends it, the command says so and fails. The child has
 //! the command's standard input, output and error; it tells its exit status as its last word.
 
-use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use anyhow::Context;
 use rustix::stdio::dup2_stdin;
@@ -14,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::exit_status;
 use crate::flight::{self, FlightReport};
-use crate::handoff::{WORKER_VARIABLE, parcel};
+use crate::handoff::parcel;
 use crate::shutdown::{self, Wish};
 
 /// One byte for each signal that asks for the end.
@@ -58,12 +55,8 @@ pub fn run() -> anyhow::Result<i32> {
     let signals = shutdown::listen().context("cannot listen for signals")?;
     let (mut ours, theirs) = UnixStream::pair().context("cannot make a channel")?;
     let flight = flight::create().context("cannot make a flight recorder")?;
-    let mut typed = std::env::args_os();
-    let name = typed.next().unwrap_or_else(|| OsString::from("pserve"));
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0(name).args(typed).env(WORKER_VARIABLE, std::process::id().to_string());
-    let mut child = command.stdin(OwnedFd::from(theirs)).spawn().context("cannot start a process for the plugin")?;
-    drop(command);
+    let started = parcel::same_program().stdin(OwnedFd::from(theirs)).spawn();
+    let mut child = started.context("cannot start a process for the plugin")?;
     let stdin = parcel::own_stdin().context("standard input cannot be handed on")?;
     // A child that has ended before it could take it is noticed below.
     let _ = parcel::send(&mut ours, &[], &[stdin.as_fd(), flight.as_fd()]);
@@ -95,7 +88,8 @@ fn pass_on(mut signals: UnboundedReceiver<Wish>, mut channel: UnixStream) -> io:
 /// How the process ended, what was going on, and who asked for it if that is known, in one line.
 fn obituary(how: &str, report: &FlightReport) -> String {
     let mut text = format!("the plugin's process ended {how}");
-    if let Some(running) = report.running.first() {
+    // The entry of a handler on a thread may outlast its answer by a moment: what began last was going on.
+    if let Some(running) = report.running.iter().min_by(|one, other| one.seconds.total_cmp(&other.seconds)) {
         text.push_str(&format!(", {running}"));
     }
     if let Some(note) = &report.note {

@@ -28,7 +28,7 @@ use crate::metrics::Snapshot;
 use crate::recent::{News, Since};
 
 /// Names the supervisor to a worker, and `pserve call` to its child: the process number. Plugins do not see it.
-pub const WORKER_VARIABLE: &str = "PSERVE_WORKER";
+const WORKER_VARIABLE: &str = "PSERVE_WORKER";
 
 /// What a worker starts with.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,11 +1,14 @@
 //! One message to a child of ours: bytes with their length before them, and open descriptors (SCM_RIGHTS, unix(7)). It
 //! comes through a socket that stands where the child's standard input will be.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -17,6 +20,16 @@ use super::WORKER_VARIABLE;
 
 /// Descriptors that one message can carry (`SCM_MAX_FD`).
 pub(super) const MOST_DESCRIPTORS: usize = 253;
+
+/// This program with its own command line, to be started as a part of this process, which [`channel_to_parent`] finds.
+pub fn same_program() -> Command {
+    let mut typed = std::env::args_os();
+    let name = typed.next().unwrap_or_else(|| OsString::from("pserve"));
+    // The same file as this process, even if another version has taken its place on the disk.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(typed).env(WORKER_VARIABLE, std::process::id().to_string());
+    command
+}
 
 /// The socket to the pserve that started this process as a part of itself; `None` when somebody else did. This process
 /// dies with that one. Errs when it has gone already.

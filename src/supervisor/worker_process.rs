@@ -1,6 +1,5 @@
 //! One child: started, given its task, listened to, asked to stop, killed at the limit.
 
-use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -19,7 +18,7 @@ use super::service_manager;
 use super::sockets::BoundListener;
 use crate::exchange::{PluginFile, PluginFiles};
 use crate::flight::{self, FlightReport};
-use crate::handoff::{Assignment, MessageReader, MessageWriter, Order, Report, WORKER_VARIABLE, hand_over, split};
+use crate::handoff::{Assignment, MessageReader, MessageWriter, Order, Report, hand_over, parcel, split};
 use crate::metrics::Snapshot;
 
 /// How long the last reports of a dead worker are waited for: a process that it forked may hold the channel open.
@@ -110,11 +109,7 @@ impl Worker {
         let (mut ours, theirs) = UnixStream::pair().context("cannot make a channel to a worker")?;
         let flight = flight::create().context("cannot make a flight recorder")?;
         let crash_report = memfd_create("pserve-crash", MemfdFlags::CLOEXEC).context("cannot make a crash report")?;
-        let mut typed = std::env::args_os();
-        let name = typed.next().unwrap_or_else(|| OsString::from("pserve"));
-        // The same file as this process, even if another version has taken its place on the disk.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0(name).args(typed).env(WORKER_VARIABLE, std::process::id().to_string());
+        let mut command = Command::from(parcel::same_program());
         // A plugin that signals its process group must not reach the supervisor; keys of a terminal reach that alone.
         command.process_group(0);
         for variable in service_manager::VARIABLES {

@@ -68,7 +68,6 @@ PLAIN_FAILS = "plain handlers fail: TypeError in every answer"
 ASYNC_ONLY = "an async interface; plain functions are the application's own business"
 
 
-NO_PROBE = {name: "has no such route" for name in ALL[1:]}
 COUNTS = (1, 100, 1000)
 
 
@@ -78,6 +77,20 @@ def plural(count: int, what: str) -> str:
 
 def each(programs: tuple[str, ...], path: str, **more: object) -> tuple[Entry, ...]:
     return tuple(Entry(program, path, **more) for program in programs)
+
+
+def probed(name: str, how: str, pause_ms: int) -> Workload:
+    return Workload(
+        name,
+        f"/healthz while a plain handler computes, {how}",
+        (Entry("pserve", "/healthz", beside="/spin"),),
+        "",
+        connections=1,
+        pause_ms=pause_ms,
+        waits=True,
+        quick=True,
+        cannot={name: "has no such route" for name in ALL[1:]},
+    )
 
 
 def crowds() -> tuple[Entry, ...]:
@@ -255,26 +268,7 @@ WORKLOADS = [
             "pluginserver, granian RSGI, ASGI and uvicorn have no plain handlers: they compute in asyncio.to_thread.",
         ),
     ),
-    Workload(
-        "healthz",
-        "/healthz while a plain handler computes, 250 times a second at most",
-        (Entry("pserve", "/healthz", beside="/spin"),),
-        "",
-        connections=1,
-        pause_ms=4,
-        waits=True,
-        quick=True,
-        cannot=NO_PROBE,
-    ),
-    Workload(
-        "healthz_full",
-        "/healthz while a plain handler computes, without a pause",
-        (Entry("pserve", "/healthz", beside="/spin"),),
-        "",
-        connections=1,
-        waits=True,
-        quick=True,
-        cannot=NO_PROBE,
-    ),
+    probed("healthz", "250 times a second at most", pause_ms=4),
+    probed("healthz_full", "without a pause", pause_ms=0),
 ]
 BY_NAME = {work.name: work for work in WORKLOADS}

@@ -28,13 +28,12 @@ def give_to_asyncio(module: Any) -> None:
     """Lets asyncio have `ssl`, as if it had imported it. While the import of `ssl` is under way, so that nobody has it
     earlier than asyncio."""
     users = [user for name, user in list(sys.modules.items()) if name.startswith("asyncio.")]
-    if not any(vars(user).get("ssl", module) is None for user in users):
-        return
-    for user in users:
-        if vars(user).get("ssl", module) is None:
-            user.ssl = module  # type: ignore[attr-defined]
-    # It takes classes of `ssl` over into names of its own.
-    importlib.reload(sys.modules["asyncio.sslproto"])
+    without = [user for user in users if vars(user).get("ssl", module) is None]
+    for user in without:
+        user.ssl = module  # type: ignore[attr-defined]
+    if without:
+        # It takes classes of `ssl` over into names of its own.
+        importlib.reload(sys.modules["asyncio.sslproto"])
 
 
 def _importing_first(make: Any) -> Any:

@@ -77,6 +77,13 @@ _APP: dict[str, Any] = {}
 """What plugins find as `request.app`: one mapping for the whole process, theirs to use."""
 
 
+def _url(text: str) -> Any:
+    # Its module takes others along that few requests have a use for.
+    from pserve_runtime.url import url
+
+    return url(text)
+
+
 class Request(OwnState):
     """One request. As a mapping it holds what the plugin puts into it."""
 
@@ -100,15 +107,11 @@ class Request(OwnState):
 
     @cached_property
     def rel_url(self) -> Any:
-        from pserve_runtime.url import url
-
-        return url(self.raw_path)
+        return _url(self.raw_path)
 
     @cached_property
     def url(self) -> Any:
-        from pserve_runtime.url import url
-
-        return url(f"{self.scheme}://{self.host}{self.raw_path}")
+        return _url(f"{self.scheme}://{self.host}{self.raw_path}")
 
     @property
     def path_qs(self) -> str:
