@@ -155,6 +155,7 @@ impl Writer {
     /// # Safety
     ///
     /// The object must be a live `str`.
+    #[inline(always)]
     unsafe fn plain_str(&mut self, object: *mut ffi::PyObject) -> bool {
         #[cfg(not(Py_3_14))]
         // SAFETY: the characters of a compact ASCII string lie behind its head, one byte each, and do not change.
